@@ -1,0 +1,232 @@
+//! What an answer means: the status and the body judged together.
+//!
+//! The rules of the service come first, HTTP's own meaning after them. Only `Success` and `NotFound` say something about
+//! the key; everything else leaves what was known in place. Messages hold the provider's own short error text at most.
+
+mod pause;
+mod rule;
+#[cfg(test)]
+mod tests;
+
+use super::hibp;
+use super::json_path::Document;
+use super::json_text::{make_safe, Safe, Unsafe};
+use super::redact::{mask_tokens, message_safe, shorten};
+use super::service::{ResponseFormat, Service};
+use super::Micros;
+pub use pause::limited_pause;
+
+/// The longest text of a provider in a message, in characters.
+const MAX_SAID: usize = 120;
+
+/// An HTTP answer, whatever its status.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    pub status: u16,
+    /// After decompression.
+    pub body: Vec<u8>,
+    /// Kept for messages; providers label JSON as anything.
+    pub content_type: Option<String>,
+    /// The header `Retry-After` as it came.
+    pub retry_after: Option<String>,
+    pub latency_ms: u32,
+}
+
+/// Where a call failed that brought no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TransportKind {
+    Dns,
+    Connect,
+    Tls,
+    Timeout,
+    Reset,
+    TooLarge,
+    /// Refused by our own guard.
+    Egress,
+    Redirect,
+    Protocol,
+}
+
+impl TransportKind {
+    /// A word for a counter or a column.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            TransportKind::Dns => "dns",
+            TransportKind::Connect => "connect",
+            TransportKind::Tls => "tls",
+            TransportKind::Timeout => "timeout",
+            TransportKind::Reset => "reset",
+            TransportKind::TooLarge => "too_large",
+            TransportKind::Egress => "egress",
+            TransportKind::Redirect => "redirect",
+            TransportKind::Protocol => "protocol",
+        }
+    }
+
+    /// Whether the same call may succeed later.
+    pub fn may_pass(self) -> bool {
+        !matches!(self, TransportKind::TooLarge | TransportKind::Egress | TransportKind::Redirect)
+    }
+}
+
+/// A call that brought no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TransportFailure {
+    pub kind: TransportKind,
+    /// Without URL query, headers and secrets.
+    pub message: String,
+    pub latency_ms: u32,
+}
+
+/// What a call came to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// `payload` is JSON text that `jsonb` takes; `altered` when something had to be replaced for it.
+    Success { payload: String, altered: bool },
+    /// Asked, and the provider knows nothing.
+    NotFound,
+    /// A wait, not a failed attempt. `used_up`: a balance, not a short window.
+    RateLimited { pause_micros: Micros, used_up: bool },
+    /// The configuration is wrong: the next key would be refused too.
+    Unauthorized { message: String },
+    /// An answer that cannot be parsed or trusted.
+    Invalid { message: String },
+    /// `retry`: the same call may succeed later.
+    Error { message: String, retry: bool },
+}
+
+impl Outcome {
+    /// The value of `enrichment_cache.response_status`.
+    pub fn status(&self) -> &'static str {
+        match self {
+            Outcome::Success { .. } => "success",
+            Outcome::NotFound => "not_found",
+            Outcome::RateLimited { .. } => "rate_limited",
+            Outcome::Unauthorized { .. } => "unauthorized",
+            Outcome::Invalid { .. } => "invalid",
+            Outcome::Error { .. } => "error",
+        }
+    }
+}
+
+/// The body of an answer, looked at once.
+enum Body {
+    /// Begins with `<`: an error page, whatever the status says.
+    Page,
+    Json(Safe),
+    /// Not JSON, or not meant to be.
+    Other(Option<Unsafe>),
+}
+
+/// Judges an answer. Pure: the same answer at the same time is always judged the same.
+pub fn judge(service: &Service, answer: &Answer, now: Micros) -> Outcome {
+    let body = look(service, &answer.body);
+    let document = match &body {
+        Body::Json(safe) => Some(Document::new(&safe.text)),
+        _ => None,
+    };
+    let document = document.as_ref();
+    let page = matches!(body, Body::Page);
+    let rule = service.rules.outcomes.iter().find(|rule| rule::holds(rule, answer.status, page, document));
+    let other_than_success = match rule {
+        Some(rule) => rule::outcome(rule, service, answer, document, now),
+        None => by_status(service, answer, page, document, now),
+    };
+    match other_than_success.or_else(|| lacking(service, document)) {
+        Some(outcome) => outcome,
+        None => keep(&answer.body, body),
+    }
+}
+
+/// What a call that brought no answer came to.
+pub fn judge_failure(failure: &TransportFailure) -> Outcome {
+    Outcome::Error { message: failure.message.clone(), retry: failure.kind.may_pass() }
+}
+
+fn look(service: &Service, body: &[u8]) -> Body {
+    let bare = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body).trim_ascii_start();
+    if bare.starts_with(b"<") {
+        return Body::Page;
+    }
+    if service.response_format == ResponseFormat::HibpRange {
+        return Body::Other(None);
+    }
+    match make_safe(body) {
+        Ok(safe) => Body::Json(safe),
+        Err(why) => Body::Other(Some(why)),
+    }
+}
+
+/// What the status says where no rule holds; `None` is a success.
+fn by_status(
+    service: &Service,
+    answer: &Answer,
+    page: bool,
+    document: Option<&Document<'_>>,
+    now: Micros,
+) -> Option<Outcome> {
+    let status = answer.status;
+    let message = |words: &str| message(words, status, document);
+    Some(match status {
+        429 => Outcome::RateLimited { pause_micros: pause(service, answer, false, now), used_up: false },
+        300..=399 => Outcome::Error { message: message("a redirect, which is not followed"), retry: false },
+        // also a 401, 403 or 404 that a proxy or a challenge in front of the provider wrote
+        _ if page => Outcome::Error { message: message("an HTML page in place of an answer"), retry: true },
+        200..=299 => return None,
+        401 => Outcome::Unauthorized { message: message("the provider does not accept the credential") },
+        403 => Outcome::Unauthorized { message: message("the provider does not allow the request") },
+        404 => Outcome::NotFound,
+        400..=499 => Outcome::Error { message: message("the provider refused the request"), retry: passes(status) },
+        500..=599 => Outcome::Error { message: message("the provider failed"), retry: true },
+        _ => Outcome::Error { message: message("an unexpected status"), retry: false },
+    })
+}
+
+/// Statuses that say that the same request may succeed later. 407 is our own proxy, not the provider.
+fn passes(status: u16) -> bool {
+    matches!(status, 407 | 408 | 425 | 500..=599)
+}
+
+fn pause(service: &Service, answer: &Answer, used_up: bool, now: Micros) -> Micros {
+    let rules = &service.rules;
+    let default = if used_up { rules.used_up_pause_seconds } else { rules.limited_pause_seconds };
+    limited_pause(answer.retry_after.as_deref(), now, default)
+}
+
+/// A success must have what the service's rules require.
+fn lacking(service: &Service, document: Option<&Document<'_>>) -> Option<Outcome> {
+    let document = document?;
+    let path = service.rules.require.iter().find(|path| !document.has(path))?;
+    Some(Outcome::Invalid { message: format!("the answer lacks \"{path}\"") })
+}
+
+/// A success, unless the body cannot be read.
+fn keep(bytes: &[u8], body: Body) -> Outcome {
+    let invalid = |why: String| Outcome::Invalid { message: format!("the answer is {why}") };
+    match body {
+        Body::Json(Safe { text, altered }) => Outcome::Success { payload: text, altered },
+        Body::Page => invalid("an HTML page".to_owned()),
+        Body::Other(Some(why)) => invalid(why.to_string()),
+        Body::Other(None) => match hibp::parse_range(bytes) {
+            Ok(range) => Outcome::Success { payload: range.to_json(), altered: false },
+            Err(why) => invalid(why),
+        },
+    }
+}
+
+/// A message with the status and what the provider says itself.
+fn message(words: &str, status: u16, document: Option<&Document<'_>>) -> String {
+    match document.and_then(said) {
+        Some(said) => format!("{words} (HTTP {status}): {said}"),
+        None => format!("{words} (HTTP {status})"),
+    }
+}
+
+/// The short error text that providers send, in one of the customary places.
+fn said(document: &Document<'_>) -> Option<String> {
+    const PLACES: [&str; 7] =
+        ["error.message", "error", "message", "detail", "errors.0.detail", "errors.0.message", "query_status"];
+    let text = PLACES.iter().find_map(|place| document.string(place).filter(|text| !text.trim().is_empty()))?;
+    // a provider may repeat the credential that it was sent
+    Some(shorten(&mask_tokens(&message_safe(&text, &[])), MAX_SAID))
+}

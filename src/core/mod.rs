@@ -1,0 +1,26 @@
+//! Pure rules: no PostgreSQL, no files, no network, no threads, no clock (`now` is an argument).
+
+pub mod address;
+pub mod backoff;
+pub mod classify;
+pub mod error;
+pub mod hash;
+pub mod hibp;
+mod json_path;
+pub mod json_text;
+pub mod key;
+pub mod limiter;
+pub mod redact;
+pub mod request;
+pub mod rules;
+pub mod secret;
+pub mod service;
+pub mod ttl;
+
+pub use error::Error;
+
+/// A moment or a length of time in microseconds; moments count from the Unix epoch, UTC.
+pub type Micros = i64;
+
+/// One second in [`Micros`].
+pub const SECOND: Micros = 1_000_000;

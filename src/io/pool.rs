@@ -1,0 +1,316 @@
+//! The threads that make the calls, so that the worker of PostgreSQL never waits for a provider.
+//!
+//! Contract: `state` is held for moments only, never during a call. A result is in the mailbox before its job stops
+//! counting as under way, so `in_flight() == 0` means that [`Pool::drain`] returns all that is left.
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::RawFd;
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::client::Client;
+use super::clock;
+use super::config::ClientConfig;
+use super::signals::AllBlocked;
+use super::wake::Mailbox;
+use crate::core::classify::{judge, judge_failure, Outcome};
+use crate::core::key::Key;
+use crate::core::redact::message_safe;
+use crate::core::request::Request;
+use crate::core::service::Service;
+use crate::core::Micros;
+
+/// Enough for a TLS handshake in a build without optimisation, with a margin of more than two.
+const STACK_BYTES: usize = 512 * 1024;
+/// How long an interrupted call may take to notice.
+const INTERRUPT_GRACE: Duration = Duration::from_millis(200);
+
+/// One call to make.
+pub struct Job {
+    pub id: i64,
+    pub service: Arc<Service>,
+    pub key: Key,
+    pub request: Request,
+}
+
+/// What became of a [`Job`].
+#[derive(Clone, Debug)]
+pub struct Done {
+    pub id: i64,
+    pub service: Arc<Service>,
+    pub key: Key,
+    pub outcome: Outcome,
+    /// `None` when there was no answer.
+    pub status_code: Option<u16>,
+    pub latency_ms: u32,
+    pub finished_at: Micros,
+}
+
+/// A call as it ended, judged.
+pub(super) struct Performed {
+    pub(super) outcome: Outcome,
+    pub(super) status_code: Option<u16>,
+    pub(super) latency_ms: u32,
+}
+
+/// What a thread does with a job; a value so that tests can put another in its place.
+pub(super) type Perform = fn(&Job, &Client) -> Performed;
+
+/// The pool. Dropping it is [`Pool::shutdown`] without grace.
+pub struct Pool {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    /// A job came, or threads have to end.
+    work: Condvar,
+    /// A call or a thread ended.
+    ended: Condvar,
+    mailbox: Mailbox<Done>,
+    perform: Perform,
+}
+
+struct State {
+    jobs: VecDeque<Job>,
+    client: Arc<Client>,
+    max_threads: usize,
+    threads: usize,
+    /// Of them, those with a job.
+    running: usize,
+    started: u64,
+    closing: bool,
+}
+
+impl Pool {
+    /// Makes a pool without threads; they come with the jobs, up to `max_threads` (at least 1), with all signals
+    /// blocked.
+    ///
+    /// # Errors
+    /// Those of [`Client::new`]; no file descriptor left.
+    pub fn start(max_threads: usize, config: ClientConfig) -> io::Result<Pool> {
+        Pool::start_with(max_threads, config, perform)
+    }
+
+    pub(super) fn start_with(max_threads: usize, config: ClientConfig, perform: Perform) -> io::Result<Pool> {
+        let state = State {
+            jobs: VecDeque::new(),
+            client: Arc::new(Client::new(config, max_threads)?),
+            max_threads: max_threads.max(1),
+            threads: 0,
+            running: 0,
+            started: 0,
+            closing: false,
+        };
+        let shared = Shared {
+            state: Mutex::new(state),
+            work: Condvar::new(),
+            ended: Condvar::new(),
+            mailbox: Mailbox::new()?,
+            perform,
+        };
+        Ok(Pool { shared: Arc::new(shared) })
+    }
+
+    /// Hands a job over. Never blocks; a job for which no thread is free waits. When not even one thread can be made,
+    /// the job ends at once with an error that may be tried again.
+    pub fn submit(&self, job: Job) {
+        let mut state = self.shared.lock();
+        state.jobs.push_back(job);
+        if state.wants_thread() {
+            if let Err(e) = Shared::spawn(&self.shared, &mut state) {
+                if state.threads == 0 {
+                    let refused = std::mem::take(&mut state.jobs);
+                    drop(state);
+                    refused.into_iter().for_each(|job| {
+                        let performed = failed(format!("no thread for the call: {e}"));
+                        self.shared.mailbox.post(done(job, performed));
+                    });
+                    return;
+                }
+            }
+        }
+        drop(state);
+        self.shared.work.notify_one();
+    }
+
+    /// The results that wait, in the order of their arrival; [`Pool::wake_fd`] is not readable after.
+    pub fn drain(&self) -> Vec<Done> {
+        self.shared.mailbox.drain()
+    }
+
+    /// A descriptor that is readable while results wait. It stays the same as long as the pool; only poll it.
+    pub fn wake_fd(&self) -> RawFd {
+        self.shared.mailbox.fd()
+    }
+
+    /// Jobs that wait or run; a result not yet drained does not count.
+    pub fn in_flight(&self) -> usize {
+        let state = self.shared.lock();
+        state.jobs.len() + state.running
+    }
+
+    /// Changes the settings for the jobs that have not started. With fewer threads, those too many end when idle.
+    ///
+    /// # Errors
+    /// Those of [`Client::new`]; all settings then stay as they were.
+    pub fn reconfigure(&self, max_threads: usize, config: ClientConfig) -> io::Result<()> {
+        let client = Arc::new(Client::new(config, max_threads)?);
+        let mut state = self.shared.lock();
+        state.client = client;
+        state.max_threads = max_threads.max(1);
+        while state.wants_thread() {
+            if Shared::spawn(&self.shared, &mut state).is_err() {
+                break;
+            }
+        }
+        drop(state);
+        self.shared.work.notify_all();
+        Ok(())
+    }
+
+    /// Drops the jobs that have not started, waits at most `grace` for those that run and returns what finished. The
+    /// calls that still run are interrupted and lost, which takes at most 200 ms more.
+    pub fn shutdown(self, grace: Duration) -> Vec<Done> {
+        self.shared.close();
+        self.shared.wait_until(grace, |state| state.running == 0);
+        let finished = self.shared.mailbox.drain();
+        let client = self.shared.lock().client.clone();
+        client.interrupt();
+        self.shared.wait_until(INTERRUPT_GRACE, |state| state.threads == 0);
+        finished
+    }
+
+    #[cfg(test)]
+    pub(super) fn results_within(&self, timeout_ms: u16) -> Vec<Done> {
+        self.shared.mailbox.readable_within(timeout_ms);
+        self.drain()
+    }
+
+    #[cfg(test)]
+    pub(super) fn has_result(&self) -> bool {
+        self.shared.mailbox.readable_within(0)
+    }
+
+    #[cfg(test)]
+    pub(super) fn threads(&self) -> usize {
+        self.shared.lock().threads
+    }
+
+    /// Lives exactly as long as the pool or one of its threads does.
+    #[cfg(test)]
+    pub(super) fn lifeline(&self) -> std::sync::Weak<impl Sized> {
+        Arc::downgrade(&self.shared)
+    }
+}
+
+impl State {
+    fn wants_thread(&self) -> bool {
+        self.threads < self.max_threads && self.jobs.len() > self.threads - self.running
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.shared.close();
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn spawn(shared: &Arc<Shared>, state: &mut State) -> io::Result<()> {
+        let blocked = AllBlocked::here();
+        let its = Arc::clone(shared);
+        let name = format!("enrich-http-{}", state.started % 1000);
+        thread::Builder::new().name(name).stack_size(STACK_BYTES).spawn(move || its.run())?;
+        drop(blocked);
+        state.threads += 1;
+        state.started += 1;
+        Ok(())
+    }
+
+    fn run(&self) {
+        while let Some((job, client)) = self.next() {
+            let performed = catch_unwind(AssertUnwindSafe(|| (self.perform)(&job, &client)))
+                .unwrap_or_else(|panic| failed(internal_fault(&job, panic.as_ref())));
+            self.mailbox.post(done(job, performed));
+            self.lock().running -= 1;
+            self.ended.notify_all();
+        }
+        self.ended.notify_all();
+    }
+
+    /// Waits for a job; `None` when this thread has to end, which is then counted.
+    fn next(&self) -> Option<(Job, Arc<Client>)> {
+        let mut state = self.lock();
+        loop {
+            if state.closing || state.threads > state.max_threads {
+                state.threads -= 1;
+                return None;
+            }
+            if let Some(job) = state.jobs.pop_front() {
+                state.running += 1;
+                return Some((job, state.client.clone()));
+            }
+            state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn close(&self) {
+        let mut state = self.lock();
+        state.closing = true;
+        let dropped = std::mem::take(&mut state.jobs);
+        drop(state);
+        drop(dropped);
+        self.work.notify_all();
+    }
+
+    fn wait_until(&self, at_most: Duration, reached: impl Fn(&State) -> bool) {
+        let deadline = Instant::now() + at_most;
+        let mut state = self.lock();
+        while !reached(&state) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            state = self.ended.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+fn perform(job: &Job, client: &Client) -> Performed {
+    match client.fetch(&job.request, job.service.timeout_ms, job.service.max_bytes) {
+        Ok(answer) => Performed {
+            outcome: judge(&job.service, &answer, clock::now()),
+            status_code: Some(answer.status),
+            latency_ms: answer.latency_ms,
+        },
+        Err(failure) => {
+            Performed { outcome: judge_failure(&failure), status_code: None, latency_ms: failure.latency_ms }
+        }
+    }
+}
+
+fn done(job: Job, performed: Performed) -> Done {
+    let Performed { outcome, status_code, latency_ms } = performed;
+    let Job { id, service, key, .. } = job;
+    Done { id, service, key, outcome, status_code, latency_ms, finished_at: clock::now() }
+}
+
+fn failed(message: String) -> Performed {
+    Performed { outcome: Outcome::Error { message, retry: true }, status_code: None, latency_ms: 0 }
+}
+
+fn internal_fault(job: &Job, panic: &(dyn Any + Send)) -> String {
+    let said = panic.downcast_ref::<&str>().copied();
+    let said = said.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message");
+    let secrets: Vec<&str> = job.request.headers.iter().map(|(_, value)| value.as_str()).collect();
+    message_safe(&format!("internal fault in the call: {said}"), &secrets)
+}

@@ -1,0 +1,108 @@
+//! Between PostgreSQL's values and ours: moments, lengths of time, payloads passed through untouched.
+
+use crate::core::error::Error;
+use crate::core::Micros;
+use pgrx::callconv::{ArgAbi, BoxRet, FcInfo};
+use pgrx::datum::{Datum, FromDatum, Interval, IntoDatum, TimestampWithTimeZone};
+use pgrx::pg_sys;
+use pgrx::pgrx_sql_entity_graph::metadata::{
+    ArgumentError, ReturnsError, ReturnsRef, SqlMappingRef, SqlTranslatable, TypeOrigin,
+};
+
+/// Microseconds between the Unix epoch and PostgreSQL's (2000-01-01 UTC; `timestamp.h`).
+const EPOCHS_APART: i64 = 946_684_800_000_000;
+
+/// The start of the current transaction.
+pub fn transaction_start() -> Micros {
+    // SAFETY: reads a variable of this process.
+    unsafe { pg_sys::GetCurrentTransactionStartTimestamp() + EPOCHS_APART }
+}
+
+/// The wall clock.
+pub fn clock() -> Micros {
+    // SAFETY: wraps gettimeofday().
+    unsafe { pg_sys::GetCurrentTimestamp() + EPOCHS_APART }
+}
+
+pub fn to_micros(moment: TimestampWithTimeZone) -> Micros {
+    i64::from(moment).saturating_add(EPOCHS_APART)
+}
+
+/// A moment as PostgreSQL's value; what lies outside its range becomes the nearest it has.
+pub fn to_timestamp(moment: Micros) -> TimestampWithTimeZone {
+    const LAST: i64 = 9_223_371_331_199_999_999; // 294276-12-31 (timestamp.h: END_TIMESTAMP)
+    let value = moment.saturating_sub(EPOCHS_APART).clamp(-211_813_488_000_000_000, LAST);
+    TimestampWithTimeZone::try_from(value).unwrap_or_else(|_| TimestampWithTimeZone::positive_infinity())
+}
+
+/// The length of an interval in microseconds, a month counted as 30 days (as `extract(epoch ...)` nearly does).
+///
+/// # Errors
+/// `NegativeTtl` when it is below zero.
+pub fn positive_length(interval: &Interval) -> Result<Micros, Error> {
+    let days = i64::from(interval.months()) * 30 + i64::from(interval.days());
+    let total = days.saturating_mul(86_400_000_000).saturating_add(interval.micros());
+    if total < 0 {
+        return Err(Error::NegativeTtl { given: format!("{} s", total / 1_000_000) });
+    }
+    Ok(total)
+}
+
+/// A `jsonb` value passed from a table or an argument to a result without being taken apart: rebuilding 600 bytes of
+/// JSON costs 20 µs, handing the datum on costs nothing.
+pub struct RawJsonb(pub pg_sys::Datum);
+
+impl FromDatum for RawJsonb {
+    unsafe fn from_polymorphic_datum(datum: pg_sys::Datum, is_null: bool, _: pg_sys::Oid) -> Option<Self> {
+        (!is_null).then_some(RawJsonb(datum))
+    }
+}
+
+impl IntoDatum for RawJsonb {
+    fn into_datum(self) -> Option<pg_sys::Datum> {
+        Some(self.0)
+    }
+
+    fn type_oid() -> pg_sys::Oid {
+        pg_sys::JSONBOID
+    }
+}
+
+// SAFETY: the SQL type named is the one the datum has.
+unsafe impl SqlTranslatable for RawJsonb {
+    const TYPE_IDENT: &'static str = pgrx::pgrx_resolved_type!(RawJsonb);
+    const TYPE_ORIGIN: TypeOrigin = TypeOrigin::External;
+    const ARGUMENT_SQL: Result<SqlMappingRef, ArgumentError> = Ok(SqlMappingRef::literal("jsonb"));
+    const RETURN_SQL: Result<ReturnsRef, ReturnsError> = Ok(ReturnsRef::One(SqlMappingRef::literal("jsonb")));
+}
+
+// SAFETY: the datum is returned as it came.
+unsafe impl BoxRet for RawJsonb {
+    unsafe fn box_into<'fcx>(self, fcinfo: &mut FcInfo<'fcx>) -> Datum<'fcx> {
+        // SAFETY: the datum lives in the memory of the function's caller.
+        unsafe { fcinfo.return_raw_datum(self.0) }
+    }
+}
+
+// SAFETY: reads the argument's datum without changing it.
+unsafe impl<'fcx> ArgAbi<'fcx> for RawJsonb {
+    unsafe fn unbox_arg_unchecked(arg: pgrx::callconv::Arg<'_, 'fcx>) -> Self {
+        // SAFETY: pgrx hands over an argument that is not NULL.
+        unsafe { arg.unbox_arg_using_from_datum().unwrap_or(RawJsonb(pg_sys::Datum::null())) }
+    }
+}
+
+// SAFETY: an element of a `jsonb[]` is handed on as it stands in the array, which outlives the call.
+unsafe impl pgrx::datum::UnboxDatum for RawJsonb {
+    type As<'src>
+        = RawJsonb
+    where
+        Self: 'src;
+
+    unsafe fn unbox<'src>(datum: Datum<'src>) -> Self::As<'src>
+    where
+        Self: 'src,
+    {
+        RawJsonb(datum.sans_lifetime())
+    }
+}

@@ -1,0 +1,43 @@
+//! The border between our errors and PostgreSQL's: one match gives SQLSTATE, message, detail and hint.
+
+use crate::core::error::Error;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::PgSqlErrorCode as Code;
+
+/// What SQL functions return: errors leave as PostgreSQL reports, never as panics.
+pub type Answer<T> = Result<T, ErrorReport>;
+
+impl From<Error> for ErrorReport {
+    fn from(error: Error) -> Self {
+        let mut report = ErrorReport::new(sqlstate(&error), error.message(), "enrichment_cache");
+        if let Some(detail) = error.detail() {
+            report = report.set_detail(detail);
+        }
+        if let Some(hint) = error.hint() {
+            report = report.set_hint(hint);
+        }
+        report
+    }
+}
+
+fn sqlstate(error: &Error) -> Code {
+    match error {
+        Error::UnknownService { .. } => Code::ERRCODE_UNDEFINED_OBJECT,
+        Error::KeyNotValid { .. }
+        | Error::KeyNotEligible { .. }
+        | Error::NegativeTtl { .. }
+        | Error::InvalidStatus { .. }
+        | Error::StatusWithPayload { .. }
+        | Error::PayloadMissing { .. }
+        | Error::InvalidArgument { .. }
+        | Error::InvalidRules { .. } => Code::ERRCODE_INVALID_PARAMETER_VALUE,
+        Error::PayloadTooLarge { .. } | Error::QueueFull { .. } => Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+        Error::TooManyWaiting { .. } => Code::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
+        Error::NotPreloaded { .. } | Error::NotServed { .. } => Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        Error::NoSuchColumn { .. } => Code::ERRCODE_UNDEFINED_COLUMN,
+        Error::NotATable { .. } => Code::ERRCODE_WRONG_OBJECT_TYPE,
+        Error::Json { .. } => Code::ERRCODE_INVALID_TEXT_REPRESENTATION,
+        Error::NotInstalled => Code::ERRCODE_UNDEFINED_OBJECT,
+        Error::Statement { .. } | Error::Other { .. } => Code::ERRCODE_INTERNAL_ERROR,
+    }
+}

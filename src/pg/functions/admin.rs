@@ -1,0 +1,125 @@
+//! Functions of administrators and of the extension's own triggers: secrets, wake-ups, what the workers do.
+
+use crate::core::error::Error;
+use crate::core::service::Service;
+use crate::io::secrets::SecretSource;
+use crate::pg::error::Answer;
+use crate::pg::spi::{self, Arg, Mode, Statement};
+use crate::pg::store::registry;
+use crate::pg::{gucs, shmem, wake};
+use pgrx::pg_sys::BuiltinOid::TEXTOID;
+use pgrx::prelude::*;
+
+static FORGET_PAUSE: Statement = Statement {
+    sql: "DELETE FROM @extschema@.enrichment_lane
+        WHERE service = $1 AND cause IN ('unauthorized', 'no_credential')",
+    args: &[TEXTOID],
+};
+
+static RETRY_REFUSED: Statement = Statement {
+    sql: "UPDATE @extschema@.enrichment_queue SET next_attempt_at = pg_catalog.now()
+        WHERE service = $1 AND state = 'waiting' AND last_outcome = 'unauthorized'",
+    args: &[TEXTOID],
+};
+
+/// Keeps the secret of a service in the database (NULL removes it); the service starts again at commit. Only the
+/// worker reads it; it is never dumped.
+///
+/// # Errors
+/// 42704 unknown service; 22023 when the service has no secret_name, or the secret is empty.
+#[pg_extern(volatile, security_definer)]
+#[search_path(pg_catalog, pg_temp)]
+fn enrich_set_secret(service: &str, secret: Option<&str>) -> Answer<()> {
+    let service = registry::service(service)?;
+    let Some(name) = &service.secret_name else {
+        return Err(Error::InvalidArgument {
+            message: format!("service \"{}\" takes no secret", service.name),
+            hint: "Give the service a secret_name in enrichment_service first.".to_string(),
+        }
+        .into());
+    };
+    if secret.is_some_and(|secret| secret.trim().is_empty()) {
+        return Err(Error::InvalidArgument {
+            message: format!("the secret of service \"{}\" is empty", service.name),
+            hint: "Give the provider's key, or NULL to remove the one that is kept.".to_string(),
+        }
+        .into());
+    }
+    registry::set_secret(name, secret.map(str::trim))?;
+    spi::run(&FORGET_PAUSE, &[Arg::of(service.name.as_str())], Mode::Write, |_| {})?;
+    spi::run(&RETRY_REFUSED, &[Arg::of(service.name.as_str())], Mode::Write, |_| {})?;
+    wake::worker_at_commit();
+    Ok(())
+}
+
+static SECRET_IS_STORED: Statement = Statement {
+    sql: "SELECT EXISTS (SELECT FROM @extschema@.enrichment_secret WHERE secret_name = $1)",
+    args: &[TEXTOID],
+};
+
+/// Whether a secret of this service can be found, without looking at it for longer than that.
+pub fn has_secret(service: &Service) -> Answer<bool> {
+    let Some(name) = &service.secret_name else { return Ok(false) };
+    let mut stored = false;
+    spi::run(&SECRET_IS_STORED, &[Arg::of(name.as_str())], Mode::Read, |row| stored = row.get(1).unwrap_or(false))?;
+    Ok(stored || SecretSource { dir: gucs::secrets_dir() }.resolve(name, None).is_some())
+}
+
+/// Wakes the worker of this database once the transaction has committed.
+#[pg_extern(volatile)]
+fn enrich_wake() {
+    wake::worker_at_commit();
+}
+
+/// Called at the end of CREATE EXTENSION: the launcher learns of this database at commit.
+#[pg_extern(volatile)]
+fn enrich_wake_launcher() {
+    wake::launcher_at_commit();
+}
+
+/// Whether the library was preloaded, so that workers run.
+#[pg_extern(stable, parallel_safe)]
+fn enrich_preloaded() -> bool {
+    gucs::preloaded()
+}
+
+/// Called by the trigger of enrichment_service: every session reads the registry again, the worker wakes.
+#[pg_extern(volatile, strict)]
+fn enrich_registry_changed(registry_table: pg_sys::Oid) {
+    registry::announce_change(registry_table);
+    wake::worker_at_commit();
+}
+
+/// What the workers of the cluster do: the base of the view enrichment_worker.
+#[allow(clippy::type_complexity)] // the columns of the view
+#[pg_extern(volatile)]
+fn enrich_worker_states() -> TableIterator<
+    'static,
+    (
+        name!(pid, Option<i32>),
+        name!(database, String),
+        name!(state, String),
+        name!(in_flight, i32),
+        name!(last_error, Option<String>),
+    ),
+> {
+    let rows = shmem::read(|shared| {
+        shared
+            .databases
+            .iter()
+            .filter(|place| place.oid != 0)
+            .map(|place| {
+                let pid = (place.pid != 0 && wake::alive(place.pid)).then_some(place.pid);
+                let error = place.error.as_str();
+                (
+                    pid,
+                    place.name.as_str().to_string(),
+                    place.state.as_str().to_string(),
+                    place.in_flight as i32,
+                    (!error.is_empty()).then(|| error.to_string()),
+                )
+            })
+            .collect::<Vec<_>>()
+    });
+    TableIterator::new(rows.unwrap_or_default())
+}

@@ -1,0 +1,282 @@
+//! Storing and reading answers: enrich_get, enrich_get_many, enrich_store and its kin.
+
+use super::{key_to_read, key_to_write};
+use crate::core::error::{Error, STATUSES};
+use crate::core::hash::cache_key_hash;
+use crate::core::key::normalise_address;
+use crate::core::service::Service;
+use crate::core::{ttl as life, Micros};
+use crate::pg::convert::{positive_length, to_micros, transaction_start, RawJsonb};
+use crate::pg::error::Answer;
+use crate::pg::spi::Arg;
+use crate::pg::store::cache::{self as rows, Incoming, Payloads};
+use crate::pg::store::registry;
+use pgrx::datum::{Array, Inet, Interval, TimestampWithTimeZone};
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+use std::collections::HashMap;
+
+/// How far the clock of another machine may be ahead of ours.
+const CLOCK_SKEW: Micros = 300 * 1_000_000;
+
+/// The payload of a key if it is fresh, else NULL. Reads only; a key that cannot be one is NULL.
+///
+/// # Errors
+/// 42704 for an unknown service.
+#[pg_extern(stable, strict, parallel_safe, cost = 100)]
+fn enrich_get(service: &str, key: &str) -> Answer<Option<RawJsonb>> {
+    let service = registry::service(service)?;
+    let Some(key) = key_to_read(&service, key) else { return Ok(None) };
+    Ok(rows::fresh_payload(&service.name, &key.text, no_grace())?)
+}
+
+/// The same for a column of type inet.
+#[pg_extern(stable, strict, parallel_safe, cost = 100, name = "enrich_get")]
+fn enrich_get_inet(service: &str, key: Inet) -> Answer<Option<RawJsonb>> {
+    let service = registry::service(service)?;
+    // a network, not a host, has no answer of its own
+    let Ok(address) = key.0.trim_end_matches("/32").trim_end_matches("/128").parse() else { return Ok(None) };
+    let Some(key) = key_to_read(&service, &normalise_address(address).text) else { return Ok(None) };
+    Ok(rows::fresh_payload(&service.name, &key.text, no_grace())?)
+}
+
+/// The payload of a key if it is fresh or expired by no more than `max_stale`.
+///
+/// # Errors
+/// 42704 for an unknown service, 22023 for a negative interval.
+#[pg_extern(stable, strict, parallel_safe, cost = 100, name = "enrich_get")]
+fn enrich_get_stale(service: &str, key: &str, max_stale: Interval) -> Answer<Option<RawJsonb>> {
+    positive_length(&max_stale)?;
+    let service = registry::service(service)?;
+    let Some(key) = key_to_read(&service, key) else { return Ok(None) };
+    Ok(rows::fresh_payload(&service.name, &key.text, Arg::of(max_stale))?)
+}
+
+fn no_grace() -> Arg {
+    Arg::of(Interval::from_micros(0))
+}
+
+/// The fresh payloads among many keys, in key order; keys without one give no row.
+#[pg_extern(stable, strict, parallel_safe, cost = 1000)]
+fn enrich_get_many(
+    service: &str,
+    keys: Array<&str>,
+) -> Result<TableIterator<'static, (name!(cache_key, String), name!(payload, RawJsonb))>, ErrorReport> {
+    let service = registry::service(service)?;
+    let mut wanted: Vec<String> =
+        keys.iter().flatten().filter_map(|key| key_to_read(&service, key)).map(|key| key.text).collect();
+    wanted.sort_unstable();
+    wanted.dedup();
+    Ok(TableIterator::new(rows::many(&service.name, wanted)?))
+}
+
+/// Stores an answer; returns the row's new version. A NULL ttl takes the service's, spread by ±5 %.
+///
+/// # Errors
+/// 42704 unknown service; 22023 for a key that cannot be one, a negative ttl, an unknown status, a payload with a
+/// status that has none (or none with "success"), an observation in the future; 54000 for too large a payload.
+#[allow(clippy::too_many_arguments)] // the contract's signature
+#[pg_extern(volatile, security_definer)]
+#[search_path(pg_catalog, pg_temp)]
+fn enrich_store(
+    service: &str,
+    key: &str,
+    payload: Option<RawJsonb>,
+    ttl: default!(Option<Interval>, "NULL"),
+    response_status: default!(&str, "'success'"),
+    api_response_code: default!(Option<i32>, "NULL"),
+    api_latency_ms: default!(Option<i32>, "NULL"),
+    error_message: default!(Option<&str>, "NULL"),
+    fetched_at: default!(TimestampWithTimeZone, "now()"),
+) -> Answer<i64> {
+    let service = registry::service(service)?;
+    let key = key_to_write(&service, key)?.text;
+    let status = status_named(response_status)?;
+    match (&payload, status) {
+        (Some(_), "success") | (None, "not_found" | "error" | "rate_limited" | "unauthorized" | "invalid") => (),
+        (Some(_), status) => return Err(Error::StatusWithPayload { status: status.to_string() }.into()),
+        (None, status) => return Err(Error::PayloadMissing { status: status.to_string() }.into()),
+    }
+    if let Some(payload) = &payload {
+        check_size(&service, payload)?;
+    }
+    let fetched_at = observed(to_micros(fetched_at))?;
+    let entry = Incoming {
+        expires_at: expiry(&service, &key, status, ttl.as_ref(), fetched_at)?,
+        status,
+        fetched_at,
+        code: api_response_code,
+        latency_ms: api_latency_ms,
+        error: error_message.map(str::to_string),
+        key,
+    };
+    let payloads = super::text::jsonb_array(vec![payload.map(|payload| payload.0)]);
+    store_one(&service, entry, Payloads::Jsonb(payloads))
+}
+
+/// Stores one entry; an older observation than the row's leaves the row as it is and returns its version.
+pub fn store_one(service: &Service, entry: Incoming, payloads: Payloads) -> Answer<i64> {
+    let key = entry.key.clone();
+    let written = rows::store(&service.name, &[entry], payloads)?;
+    match written.first() {
+        Some((_, version)) => Ok(*version),
+        None => Ok(rows::locked_version(&service.name, &key)?.unwrap_or(0)),
+    }
+}
+
+/// Stores many answers of one service, all observed now; of a key that repeats the last one counts. Returns how many
+/// rows were written.
+///
+/// # Errors
+/// As `enrich_store`; 2202E when the arrays differ in length. Nothing is stored then.
+#[pg_extern(volatile, security_definer)]
+#[search_path(pg_catalog, pg_temp)]
+fn enrich_store_many(
+    service: &str,
+    keys: Array<&str>,
+    payloads: Array<RawJsonb>,
+    ttl: default!(Option<Interval>, "NULL"),
+) -> Answer<i64> {
+    let service = registry::service(service)?;
+    if keys.len() != payloads.len() {
+        return Err(Error::InvalidArgument {
+            message: format!("{} keys but {} payloads", keys.len(), payloads.len()),
+            hint: "Give one payload for each key.".to_string(),
+        }
+        .into());
+    }
+    let now = transaction_start();
+    let mut last: HashMap<String, usize> = HashMap::new();
+    let mut entries: Vec<Incoming> = Vec::with_capacity(keys.len());
+    let mut datums: Vec<Option<pg_sys::Datum>> = Vec::with_capacity(keys.len());
+    for (key, payload) in keys.iter().zip(payloads.iter()) {
+        let key = key_to_write(&service, key.unwrap_or(""))?.text;
+        let payload = payload.ok_or(Error::PayloadMissing { status: "success".to_string() })?;
+        check_size(&service, &payload)?;
+        let expires_at = expiry(&service, &key, "success", ttl.as_ref(), now)?;
+        match last.get(&key) {
+            Some(&at) => datums[at] = Some(payload.0),
+            None => {
+                last.insert(key.clone(), entries.len());
+                entries.push(Incoming { key, status: "success", fetched_at: now, expires_at, ..Default::default() });
+                datums.push(Some(payload.0));
+            }
+        }
+    }
+    let written = rows::store(&service.name, &entries, Payloads::Jsonb(super::text::jsonb_array(datums)))?;
+    Ok(written.len() as i64)
+}
+
+/// Stores a payload only if the row still has the expected version (0 = there must be none yet); returns the new
+/// version, or NULL when somebody else was faster.
+///
+/// # Errors
+/// As `enrich_store`.
+#[pg_extern(volatile, security_definer)]
+#[search_path(pg_catalog, pg_temp)]
+fn enrich_compare_and_store(
+    service: &str,
+    key: &str,
+    expected_version: i64,
+    payload: RawJsonb,
+    ttl: default!(Option<Interval>, "NULL"),
+) -> Answer<Option<i64>> {
+    let service = registry::service(service)?;
+    let key = key_to_write(&service, key)?.text;
+    check_size(&service, &payload)?;
+    let now = transaction_start();
+    let expires_at = expiry(&service, &key, "success", ttl.as_ref(), now)?;
+    if rows::locked_version(&service.name, &key)?.unwrap_or(0) != expected_version {
+        return Ok(None);
+    }
+    let entry = Incoming { key, status: "success", fetched_at: now, expires_at, ..Default::default() };
+    let payloads = Payloads::Jsonb(super::text::jsonb_array(vec![Some(payload.0)]));
+    let version = store_one(&service, entry, payloads)?;
+    // two sessions may both have found no row: only the one whose insert came first made version expected + 1
+    Ok((version == expected_version + 1).then_some(version))
+}
+
+/// Makes a key (NULL: all keys) of a service expire now, or deletes it (`hard`); returns how many rows changed.
+///
+/// # Errors
+/// 42704 unknown service, 22023 for a key that cannot be one.
+#[pg_extern(volatile, security_definer)]
+#[search_path(pg_catalog, pg_temp)]
+fn enrich_invalidate(service: &str, key: default!(Option<&str>, "NULL"), hard: default!(bool, false)) -> Answer<i64> {
+    let service = registry::service(service)?;
+    let key = key.map(|key| key_to_write(&service, key)).transpose()?;
+    Ok(rows::invalidate(&service.name, key.as_ref().map(|key| key.text.as_str()), hard)?)
+}
+
+/// Deletes entries past expiry and the grace of their service, at most `max_rows`, in batches that can be cancelled
+/// in between; returns how many.
+///
+/// # Errors
+/// 22023 for a negative number.
+#[pg_extern(volatile, security_definer)]
+#[search_path(pg_catalog, pg_temp)]
+fn enrich_cleanup(max_rows: default!(Option<i64>, "NULL")) -> Answer<i64> {
+    const BATCH: i64 = 1000;
+    let most = max_rows.unwrap_or(i64::MAX);
+    if most < 0 {
+        return Err(Error::InvalidArgument {
+            message: format!("max_rows must not be negative: {most}"),
+            hint: "Give a number of rows, or NULL for all.".to_string(),
+        }
+        .into());
+    }
+    let mut removed = 0;
+    while removed < most {
+        pgrx::check_for_interrupts!();
+        let batch = rows::cleanup(BATCH.min(most - removed))?;
+        removed += batch;
+        if batch < BATCH {
+            break;
+        }
+    }
+    Ok(removed)
+}
+
+pub fn status_named(name: &str) -> Result<&'static str, Error> {
+    STATUSES
+        .into_iter()
+        .find(|status| *status == name)
+        .ok_or_else(|| Error::InvalidStatus { given: crate::core::redact::shorten(name, 60) })
+}
+
+/// When an entry of this status expires.
+pub fn expiry(
+    service: &Service,
+    key: &str,
+    status: &str,
+    ttl: Option<&Interval>,
+    fetched_at: Micros,
+) -> Result<Micros, Error> {
+    if let Some(ttl) = ttl {
+        return Ok(fetched_at.saturating_add(positive_length(ttl)?));
+    }
+    let length = match status {
+        "success" => service.ttl,
+        "not_found" => service.not_found_ttl,
+        _ => 0,
+    };
+    Ok(life::expires_at(fetched_at, length, &cache_key_hash(&service.name, key)))
+}
+
+fn observed(at: Micros) -> Result<Micros, Error> {
+    if at > transaction_start().saturating_add(CLOCK_SKEW) {
+        return Err(Error::InvalidArgument {
+            message: "fetched_at lies in the future".to_string(),
+            hint: "Give the moment the answer was observed; age counts from it.".to_string(),
+        });
+    }
+    Ok(at)
+}
+
+fn check_size(service: &Service, payload: &RawJsonb) -> Result<(), Error> {
+    let size = super::text::datum_size(payload.0);
+    if size > service.max_bytes {
+        return Err(Error::PayloadTooLarge { size, limit: service.max_bytes });
+    }
+    Ok(())
+}

@@ -1,0 +1,97 @@
+//! enrich_lookup: everything known of one key, and the state that says why a value is what it is.
+
+use super::{eligible, key_to_read};
+use crate::core::key::Key;
+use crate::core::service::Service;
+use crate::core::Micros;
+use crate::pg::convert::{to_timestamp, transaction_start, RawJsonb};
+use crate::pg::store::cache::{self, Entry};
+use crate::pg::store::queue::{self, Waiting};
+use crate::pg::store::registry;
+use pgrx::datum::{Interval, TimestampWithTimeZone};
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+
+/// What a look-up found of one key.
+pub struct Found {
+    pub key: String,
+    pub state: &'static str,
+    pub entry: Option<Entry>,
+    pub waiting: Option<Waiting>,
+}
+
+/// Looks one key up with its reason.
+pub fn find(service: &Service, raw: &str) -> Result<Found, crate::core::error::Error> {
+    let Some(key) = key_to_read(service, raw) else {
+        return Ok(Found { key: crate::core::key::shown(raw), state: "ineligible", entry: None, waiting: None });
+    };
+    let entry = cache::entry(&service.name, &key.text)?;
+    let waiting = queue::waiting(&service.name, &key.text)?;
+    let state = state(&key, entry.as_ref(), waiting.as_ref(), transaction_start());
+    Ok(Found { key: key.text, state, entry, waiting })
+}
+
+fn state(key: &Key, entry: Option<&Entry>, waiting: Option<&Waiting>, now: Micros) -> &'static str {
+    let failed = |waiting: &Waiting| waiting.state == "dead" || waiting.last_outcome.is_some();
+    match entry {
+        Some(entry) if entry.payload.is_some() && entry.fresh(now) => "hit",
+        Some(entry) if entry.payload.is_some() => "stale",
+        Some(entry) if entry.response_status == "not_found" && entry.fresh(now) => "not_found",
+        _ if !eligible(key) => "ineligible",
+        _ if waiting.is_some_and(failed) => "error",
+        _ if waiting.is_some() => "queued",
+        Some(entry) if entry.response_status != "not_found" => "error",
+        _ => "miss",
+    }
+}
+
+/// One row about a key: state is hit, stale, not_found, error, queued, miss or ineligible.
+///
+/// # Errors
+/// 42704 for an unknown service.
+#[allow(clippy::type_complexity)] // the columns of the contract
+#[pg_extern(stable, strict, parallel_safe, cost = 200)]
+fn enrich_lookup(
+    service: &str,
+    key: &str,
+) -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(cache_key, String),
+            name!(state, String),
+            name!(response_status, Option<String>),
+            name!(payload, Option<RawJsonb>),
+            name!(fetched_at, Option<TimestampWithTimeZone>),
+            name!(expires_at, Option<TimestampWithTimeZone>),
+            name!(age, Option<Interval>),
+            name!(hit_count, Option<i64>),
+            name!(version, Option<i64>),
+            name!(error_message, Option<String>),
+            name!(next_attempt_at, Option<TimestampWithTimeZone>),
+        ),
+    >,
+    ErrorReport,
+> {
+    let service = registry::service(service)?;
+    let Found { key, state, entry, waiting } = find(&service, key)?;
+    let now = transaction_start();
+    let error = entry
+        .as_ref()
+        .and_then(|entry| entry.error_message.clone())
+        .or_else(|| waiting.as_ref().and_then(|waiting| waiting.last_error.clone()));
+    let entry = entry.as_ref();
+    Ok(TableIterator::once((
+        key,
+        state.to_string(),
+        entry.map(|entry| entry.response_status.clone()),
+        entry.and_then(|entry| entry.payload).map(RawJsonb),
+        entry.map(|entry| to_timestamp(entry.fetched_at)),
+        entry.map(|entry| to_timestamp(entry.expires_at)),
+        entry.map(|entry| Interval::from_micros(now - entry.fetched_at)),
+        entry.map(|entry| entry.hit_count),
+        entry.map(|entry| entry.version),
+        error,
+        waiting.filter(|waiting| waiting.state != "dead").map(|waiting| to_timestamp(waiting.next_attempt_at)),
+    )))
+}

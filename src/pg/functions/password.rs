@@ -1,0 +1,66 @@
+//! enrich_password: whether a password is known to be breached; only its five-digit prefix goes anywhere.
+
+use crate::core::hash::hibp_split;
+use crate::core::Micros;
+use crate::pg::convert::transaction_start;
+use crate::pg::error::Answer;
+use crate::pg::spi::{self, Arg, Mode, Statement};
+use crate::pg::store::{cache, queue, registry};
+use crate::pg::wake;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::pg_sys::BuiltinOid::TEXTOID;
+use pgrx::prelude::*;
+
+static COUNT: Statement = Statement {
+    sql: "SELECT @extschema@.enrich_bigint(c.payload -> $2) FROM @extschema@.enrichment_cache c
+        WHERE c.service = 'hibp' AND c.cache_key = $1",
+    args: &[TEXTOID, TEXTOID],
+};
+
+/// Whether HIBP knows a password, and how often it was seen. `breached` is NULL as long as that is not known: status
+/// then says queued, error, disabled or miss; else it is fresh or stale.
+///
+/// # Errors
+/// 42704 when the service hibp was removed.
+#[allow(clippy::type_complexity)] // the columns of the contract
+#[pg_extern(volatile, strict, security_definer)]
+#[search_path(pg_catalog, pg_temp)]
+fn enrich_password(
+    password: &str,
+) -> Result<
+    TableIterator<'static, (name!(breached, Option<bool>), name!(prevalence, Option<i64>), name!(status, String))>,
+    ErrorReport,
+> {
+    let service = registry::service("hibp")?;
+    let (prefix, suffix) = hibp_split(password.as_bytes());
+    let now: Micros = transaction_start();
+    let entry = cache::entry(&service.name, &prefix)?;
+    let fresh = entry.as_ref().is_some_and(|entry| entry.fresh(now));
+    let mut status = if fresh { "fresh" } else { "stale" };
+    if !fresh {
+        let asked = if service.enabled { ask(&service.name, &prefix)? } else { "disabled" };
+        if entry.as_ref().is_none_or(|entry| entry.payload.is_none()) {
+            return Ok(TableIterator::once((None, None, asked.to_string())));
+        }
+        status = "stale";
+    }
+    let mut count = None;
+    spi::run(&COUNT, &[Arg::of(prefix), Arg::of(suffix)], Mode::Read, |row| count = row.get::<i64>(1))?;
+    let count = count.unwrap_or(0);
+    Ok(TableIterator::once((Some(count > 0), Some(count), status.to_string())))
+}
+
+/// Queues the prefix, unless this transaction may not write: then it says how the request stands.
+fn ask(service: &str, prefix: &str) -> Answer<&'static str> {
+    let waiting = queue::waiting(service, prefix)?;
+    if waiting.as_ref().is_some_and(|waiting| waiting.state == "dead") {
+        return Ok("error");
+    }
+    // SAFETY: plain globals of this process.
+    if unsafe { pg_sys::XactReadOnly || pg_sys::RecoveryInProgress() } {
+        return Ok(if waiting.is_some() { "queued" } else { "miss" });
+    }
+    queue::request(service, vec![prefix.to_string()], 0)?;
+    wake::worker_at_commit();
+    Ok("queued")
+}

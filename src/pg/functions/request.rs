@@ -1,0 +1,89 @@
+//! enrich_request and enrich_request_many: keys go into the durable queue; the worker wakes at commit.
+
+use super::{eligible, key_to_write};
+use crate::core::service::Service;
+use crate::pg::error::Answer;
+use crate::pg::store::{cache, queue, registry};
+use crate::pg::{convert, gucs, wake};
+use pgrx::datum::Array;
+use pgrx::prelude::*;
+
+/// Asks for a key to be fetched: queued, already_queued, fresh, ineligible, disabled or no_credential.
+///
+/// # Errors
+/// 42704 unknown service, 22023 for a key that cannot be one.
+#[pg_extern(volatile, security_definer)]
+#[search_path(pg_catalog, pg_temp)]
+fn enrich_request(service: &str, key: &str, priority: default!(i32, 0)) -> Answer<String> {
+    let service = registry::service(service)?;
+    let key = key_to_write(&service, key)?;
+    let refused = match refusal(&service)? {
+        Some(why) => Some(why),
+        None if !eligible(&key) => Some("ineligible"),
+        None => None,
+    };
+    if let Some(why) = refused {
+        return Ok(why.to_string());
+    }
+    let fresh = cache::entry(&service.name, &key.text)?.is_some_and(|entry| entry.fresh(convert::transaction_start()));
+    if fresh {
+        return Ok("fresh".to_string());
+    }
+    warn_without_worker();
+    let added = queue::request(&service.name, vec![key.text], priority)?;
+    wake::worker_at_commit();
+    Ok(if added > 0 { "queued" } else { "already_queued" }.to_string())
+}
+
+/// Asks for many keys; returns how many are new in the queue. Keys that are fresh, ineligible or asked for already
+/// are left out.
+///
+/// # Errors
+/// As `enrich_request`; nothing is queued then.
+#[pg_extern(volatile, security_definer)]
+#[search_path(pg_catalog, pg_temp)]
+fn enrich_request_many(service: &str, keys: Array<&str>, priority: default!(i32, 0)) -> Answer<i64> {
+    let service = registry::service(service)?;
+    let mut wanted = Vec::with_capacity(keys.len());
+    for key in keys.iter().flatten() {
+        let key = key_to_write(&service, key)?;
+        if eligible(&key) {
+            wanted.push(key.text);
+        }
+    }
+    if wanted.is_empty() || refusal(&service)?.is_some() {
+        return Ok(0);
+    }
+    warn_without_worker();
+    wanted.sort_unstable();
+    wanted.dedup();
+    let added = queue::request(&service.name, wanted, priority)?;
+    wake::worker_at_commit();
+    Ok(added)
+}
+
+/// Why a service takes no requests at all.
+pub fn refusal(service: &Service) -> Answer<Option<&'static str>> {
+    if !service.enabled {
+        return Ok(Some("disabled"));
+    }
+    if service.secret_required && !super::admin::has_secret(service)? {
+        return Ok(Some("no_credential"));
+    }
+    Ok(None)
+}
+
+/// A request waits in the queue for good, but without a worker nobody serves it: said once per session.
+fn warn_without_worker() {
+    static SAID: std::sync::Once = std::sync::Once::new();
+    if !gucs::preloaded() {
+        SAID.call_once(|| {
+            ereport!(
+                PgLogLevel::WARNING,
+                PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+                "the request is queued, but no worker runs to serve it",
+                "Add enrichment_cache to shared_preload_libraries and restart the server."
+            );
+        });
+    }
+}

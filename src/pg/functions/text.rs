@@ -1,0 +1,60 @@
+//! The text pair (raw payloads, byte for byte) and the few things that must touch datums directly.
+
+use super::{cache, key_to_read, key_to_write};
+use crate::core::error::Error;
+use crate::pg::convert::{transaction_start, RawJsonb};
+use crate::pg::error::Answer;
+use crate::pg::store::cache::{self as rows, Incoming, Payloads};
+use crate::pg::store::registry;
+use pgrx::datum::{FromDatum, Interval, IntoDatum};
+use pgrx::prelude::*;
+
+/// Stores a raw text as it is; `enrich_get_text` returns it byte for byte (it is kept as a JSON string).
+///
+/// # Errors
+/// As `enrich_store`.
+#[pg_extern(volatile, security_definer)]
+#[search_path(pg_catalog, pg_temp)]
+fn enrich_store_text(service: &str, key: &str, payload: &str, ttl: default!(Option<Interval>, "NULL")) -> Answer<i64> {
+    let service = registry::service(service)?;
+    let key = key_to_write(&service, key)?.text;
+    let size = payload.len() as u64;
+    if size > service.max_bytes {
+        return Err(Error::PayloadTooLarge { size, limit: service.max_bytes }.into());
+    }
+    let now = transaction_start();
+    let expires_at = cache::expiry(&service, &key, "success", ttl.as_ref(), now)?;
+    let json = serde_json::Value::from(payload).to_string();
+    let entry = Incoming { key, status: "success", fetched_at: now, expires_at, ..Default::default() };
+    cache::store_one(&service, entry, Payloads::Text(vec![Some(json)]))
+}
+
+/// The raw text of a fresh entry; a payload that is not a text comes as its JSON text.
+///
+/// # Errors
+/// 42704 for an unknown service.
+#[pg_extern(stable, strict, parallel_safe, cost = 100)]
+fn enrich_get_text(service: &str, key: &str) -> Answer<Option<String>> {
+    let service = registry::service(service)?;
+    let Some(key) = key_to_read(&service, key) else { return Ok(None) };
+    let none = crate::pg::spi::Arg::of(Interval::from_micros(0));
+    let Some(RawJsonb(datum)) = rows::fresh_payload(&service.name, &key.text, none)? else { return Ok(None) };
+    // SAFETY: the datum is a jsonb value that was copied to this call's memory.
+    let value = unsafe { pgrx::JsonB::from_datum(datum, false) };
+    Ok(value.map(|pgrx::JsonB(value)| match value {
+        serde_json::Value::String(text) => text,
+        other => other.to_string(),
+    }))
+}
+
+/// A `jsonb[]` of values that are passed on untouched.
+pub fn jsonb_array(values: Vec<Option<pg_sys::Datum>>) -> pg_sys::Datum {
+    let raw: Vec<Option<RawJsonb>> = values.into_iter().map(|value| value.map(RawJsonb)).collect();
+    raw.into_datum().unwrap_or(pg_sys::Datum::null())
+}
+
+/// Bytes of a value as it would stand uncompressed.
+pub fn datum_size(datum: pg_sys::Datum) -> u64 {
+    // SAFETY: the datum is a varlena (jsonb), possibly toasted.
+    unsafe { pg_sys::toast_raw_datum_size(datum) as u64 }
+}

@@ -1,0 +1,40 @@
+//! The only place where PostgreSQL is met: loading, settings, shared memory, statements, functions, workers.
+
+use pgrx::prelude::*;
+
+mod convert;
+mod error;
+mod functions;
+mod gucs;
+mod hooks;
+mod schema;
+mod shmem;
+mod spi;
+mod store;
+mod wake;
+mod worker;
+
+::pgrx::pg_module_magic!(name, version);
+
+/// Called by PostgreSQL when the library is loaded: by the postmaster when it is preloaded, else by the first
+/// session that calls one of the functions. Shared memory and workers exist only in the first case.
+#[pg_guard]
+pub extern "C-unwind" fn _PG_init() {
+    // pgrx puts a backtrace into the DETAIL of errors that pass through it when the environment asks Rust for one
+    if std::env::var_os("RUST_LIB_BACKTRACE").is_none() {
+        std::env::set_var("RUST_LIB_BACKTRACE", "0");
+    }
+    let preloading = preloading();
+    gucs::init(preloading);
+    store::init();
+    if preloading {
+        shmem::init();
+        hooks::init();
+        worker::init();
+    }
+}
+
+fn preloading() -> bool {
+    // SAFETY: a plain global of the server, written by the postmaster before it loads any library.
+    unsafe { pg_sys::process_shared_preload_libraries_in_progress && !pg_sys::IsBinaryUpgrade }
+}

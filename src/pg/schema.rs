@@ -1,0 +1,18 @@
+//! The SQL that CREATE EXTENSION runs, and in which order.
+
+use pgrx::extension_sql_file;
+
+extension_sql_file!(
+    "../../sql/install/20_tables.sql",
+    name = "tables",
+    requires = [enrich_key_hash, enrich_check_service, enrich_hibp_prefix]
+);
+extension_sql_file!("../../sql/install/30_services.sql", name = "services", requires = ["tables"]);
+extension_sql_file!("../../sql/install/40_views.sql", name = "views", requires = ["services", enrich_worker_states]);
+extension_sql_file!(
+    "../../sql/install/50_functions.sql",
+    name = "functions",
+    requires = ["views", enrich_wake, enrich_lookup, enrich_registry_changed, enrich_preloaded, enrich_ineligible]
+);
+extension_sql_file!("../../sql/install/80_comments.sql", name = "comments", requires = ["functions"]);
+extension_sql_file!("../../sql/install/90_grants.sql", name = "grants", finalize);

@@ -1,0 +1,196 @@
+//! Running one SQL statement: plans kept per session, parameters bound, the reading or writing mode chosen by the
+//! caller (pgrx's own SPI chooses it by whether the transaction has an id already).
+
+use crate::core::error::Error;
+use pgrx::datum::{FromDatum, IntoDatum};
+use pgrx::pg_sys;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ffi::CString;
+
+/// A statement of ours: `@extschema@` stands for the extension's schema, `$n` for parameters of the named types.
+pub struct Statement {
+    pub sql: &'static str,
+    pub args: &'static [pg_sys::BuiltinOid],
+}
+
+/// One bound parameter; `None` is NULL.
+pub struct Arg(Option<pg_sys::Datum>);
+
+impl Arg {
+    pub fn of<T: IntoDatum>(value: T) -> Self {
+        Arg(value.into_datum())
+    }
+
+    /// Passes a datum of the caller through untouched.
+    pub fn raw(datum: Option<pg_sys::Datum>) -> Self {
+        Arg(datum)
+    }
+}
+
+/// Whether a statement may write. `Read` runs under the caller's snapshot, `Write` sees its own transaction's work.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    Read,
+    Write,
+}
+
+/// One row of a result, valid inside the closure that receives it.
+pub struct Row {
+    tuple: pg_sys::HeapTuple,
+    descriptor: pg_sys::TupleDesc,
+}
+
+impl Row {
+    /// The value of column `n` (from 1), or `None` for NULL.
+    pub fn get<T: FromDatum>(&self, n: i32) -> Option<T> {
+        let mut null = true;
+        // SAFETY: the tuple and its descriptor live until SPI_finish, which runs after the closure; the type is the
+        // caller's claim about its own statement, as with every SPI.
+        unsafe {
+            let datum = pg_sys::SPI_getbinval(self.tuple, self.descriptor, n, &mut null);
+            T::from_polymorphic_datum(datum, null, pg_sys::SPI_gettypeid(self.descriptor, n))
+        }
+    }
+
+    /// Column `n` copied into the memory of whoever called the statement, untouched.
+    pub fn datum(&self, n: i32) -> Option<pg_sys::Datum> {
+        let mut null = true;
+        // SAFETY: as above; SPI_datumTransfer copies into the context that was current before SPI_connect.
+        unsafe {
+            let datum = pg_sys::SPI_getbinval(self.tuple, self.descriptor, n, &mut null);
+            if null {
+                return None;
+            }
+            let attribute = (*self.descriptor).attrs.as_slice((*self.descriptor).natts as usize)[(n - 1) as usize];
+            Some(pg_sys::SPI_datumTransfer(datum, attribute.attbyval, i32::from(attribute.attlen)))
+        }
+    }
+
+    pub fn text(&self, n: i32) -> Option<String> {
+        self.get::<String>(n)
+    }
+}
+
+struct Plan(pg_sys::SPIPlanPtr);
+
+impl Drop for Plan {
+    fn drop(&mut self) {
+        // SAFETY: the plan was kept by SPI_keepplan and is freed once, here.
+        unsafe {
+            pg_sys::SPI_freeplan(self.0);
+        }
+    }
+}
+
+thread_local! {
+    static PLANS: RefCell<HashMap<usize, Plan>> = RefCell::new(HashMap::new());
+}
+
+/// Forgets every kept plan (the extension went away or came back in another schema).
+pub fn forget_plans() {
+    PLANS.with(|plans| plans.borrow_mut().clear());
+}
+
+struct Connection;
+
+impl Connection {
+    fn open() -> Self {
+        // SAFETY: paired with SPI_finish in Drop; after an error the transaction's abort cleans up instead.
+        unsafe { pg_sys::SPI_connect() };
+        Connection
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            // SAFETY: closes what open() opened.
+            unsafe { pg_sys::SPI_finish() };
+        }
+    }
+}
+
+fn plan_of(statement: &'static Statement, schema: &str) -> pg_sys::SPIPlanPtr {
+    let id = statement as *const Statement as usize;
+    if let Some(plan) = PLANS.with(|plans| plans.borrow().get(&id).map(|plan| plan.0)) {
+        return plan;
+    }
+    let sql = c_string(&statement.sql.replace("@extschema@", schema));
+    let mut types: Vec<pg_sys::Oid> = statement.args.iter().map(|oid| pg_sys::Oid::from(*oid)).collect();
+    // SAFETY: text and types outlive the call; SPI_prepare raises on a bad statement; SPI_keepplan moves the plan to
+    // memory that lives as long as the session.
+    let plan = unsafe {
+        let plan = pg_sys::SPI_prepare(sql.as_ptr(), types.len() as i32, types.as_mut_ptr());
+        pg_sys::SPI_keepplan(plan);
+        plan
+    };
+    PLANS.with(|plans| plans.borrow_mut().insert(id, Plan(plan)));
+    plan
+}
+
+/// Runs a kept statement and hands each row to `each`; returns how many rows it processed.
+pub fn run(statement: &'static Statement, args: &[Arg], mode: Mode, mut each: impl FnMut(&Row)) -> Result<u64, Error> {
+    let schema = super::store::schema()?;
+    debug_assert_eq!(args.len(), statement.args.len());
+    let mut values: Vec<pg_sys::Datum> = args.iter().map(|arg| arg.0.unwrap_or(pg_sys::Datum::null())).collect();
+    let nulls: Vec<core::ffi::c_char> = args.iter().map(|arg| if arg.0.is_some() { b' ' } else { b'n' } as _).collect();
+    let connection = Connection::open();
+    let plan = plan_of(statement, &schema);
+    // SAFETY: as many values and nulls as the plan has parameters; both outlive the call.
+    unsafe {
+        pg_sys::SPI_execute_plan(plan, values.as_mut_ptr(), nulls.as_ptr(), mode == Mode::Read, 0);
+    }
+    let processed = each_row(&mut each);
+    drop(connection);
+    Ok(processed)
+}
+
+/// Runs a statement whose text names a user's table, planned anew each time.
+pub fn run_once(
+    sql: &str,
+    args: &[(pg_sys::BuiltinOid, Arg)],
+    mode: Mode,
+    mut each: impl FnMut(&Row),
+) -> Result<u64, Error> {
+    let sql = c_string(sql);
+    let mut types: Vec<pg_sys::Oid> = args.iter().map(|(oid, _)| pg_sys::Oid::from(*oid)).collect();
+    let mut values: Vec<pg_sys::Datum> = args.iter().map(|(_, arg)| arg.0.unwrap_or(pg_sys::Datum::null())).collect();
+    let nulls: Vec<core::ffi::c_char> =
+        args.iter().map(|(_, arg)| if arg.0.is_some() { b' ' } else { b'n' } as _).collect();
+    let connection = Connection::open();
+    // SAFETY: text, types, values and nulls outlive the call.
+    unsafe {
+        pg_sys::SPI_execute_with_args(
+            sql.as_ptr(),
+            types.len() as i32,
+            types.as_mut_ptr(),
+            values.as_mut_ptr(),
+            nulls.as_ptr(),
+            mode == Mode::Read,
+            0,
+        );
+    }
+    let processed = each_row(&mut each);
+    drop(connection);
+    Ok(processed)
+}
+
+fn each_row(each: &mut impl FnMut(&Row)) -> u64 {
+    // SAFETY: SPI_tuptable is either null or the result of the statement that was just run.
+    unsafe {
+        let processed = pg_sys::SPI_processed;
+        let table = pg_sys::SPI_tuptable;
+        if !table.is_null() {
+            let descriptor = (*table).tupdesc;
+            for n in 0..(*table).numvals as usize {
+                each(&Row { tuple: *(*table).vals.add(n), descriptor });
+            }
+        }
+        processed
+    }
+}
+
+fn c_string(text: &str) -> CString {
+    CString::new(text.replace('\0', "")).unwrap_or_default()
+}

@@ -1,0 +1,90 @@
+//! Every SQL statement of the extension that runs from Rust, and where the extension stands.
+
+use crate::core::error::Error;
+use crate::pg::spi;
+use pgrx::prelude::*;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+
+pub mod cache;
+pub mod indicators;
+pub mod lanes;
+pub mod queue;
+pub mod registry;
+pub mod sources;
+pub mod user_tables;
+
+/// The name under which the extension is installed.
+pub const EXTENSION: &str = "enrichment_cache";
+
+struct Home {
+    schema: Rc<str>,
+    extension: pg_sys::Oid,
+}
+
+thread_local! {
+    static HOME: RefCell<Option<Home>> = const { RefCell::new(None) };
+    static CATALOG_CHANGED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Registers for the invalidations after which cached names, plans and services may be wrong.
+pub fn init() {
+    // SAFETY: the callback only sets a flag. Functions come and go with the extension, so pg_proc tells of both.
+    unsafe {
+        pg_sys::CacheRegisterSyscacheCallback(
+            pg_sys::SysCacheIdentifier::PROCOID as i32,
+            Some(catalog_changed),
+            pg_sys::Datum::null(),
+        );
+    }
+    registry::init();
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn catalog_changed(_arg: pg_sys::Datum, _cache: core::ffi::c_int, _hash: u32) {
+    CATALOG_CHANGED.with(|flag| flag.set(true));
+}
+
+/// The quoted name of the schema the extension stands in.
+///
+/// # Errors
+/// `NotInstalled` when this database does not have the extension (any more).
+pub fn schema() -> Result<Rc<str>, Error> {
+    if CATALOG_CHANGED.with(|flag| flag.replace(false)) {
+        refresh_home();
+    }
+    if let Some(schema) = HOME.with(|home| home.borrow().as_ref().map(|home| home.schema.clone())) {
+        return Ok(schema);
+    }
+    refresh_home();
+    HOME.with(|home| home.borrow().as_ref().map(|home| home.schema.clone())).ok_or(Error::NotInstalled)
+}
+
+fn refresh_home() {
+    let found = look_up();
+    let same = HOME.with(|home| match (&*home.borrow(), &found) {
+        (Some(old), Some(new)) => old.extension == new.extension && old.schema == new.schema,
+        (None, None) => true,
+        _ => false,
+    });
+    if !same {
+        spi::forget_plans();
+        registry::forget();
+        HOME.with(|home| *home.borrow_mut() = found);
+    }
+}
+
+fn look_up() -> Option<Home> {
+    const SQL: &str = "SELECT e.oid, pg_catalog.quote_ident(n.nspname)
+        FROM pg_catalog.pg_extension e
+        JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) e.extnamespace
+        WHERE e.extname OPERATOR(pg_catalog.=) 'enrichment_cache'";
+    let mut found = None;
+    // a catalogue scan must see the newest state, also inside CREATE EXTENSION
+    let _ = spi::run_once(SQL, &[], spi::Mode::Read, |row| {
+        if let (Some(extension), Some(schema)) = (row.get::<pg_sys::Oid>(1), row.text(2)) {
+            found = Some(Home { schema: Rc::from(schema.as_str()), extension });
+        }
+    });
+    found
+}

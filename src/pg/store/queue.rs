@@ -1,0 +1,177 @@
+//! Statements on `enrichment_queue`: the durable, single-flight list of what is to be asked.
+
+use crate::core::error::Error;
+use crate::core::Micros;
+use crate::pg::convert::{to_micros, to_timestamp};
+use crate::pg::spi::{self, Arg, Mode, Statement};
+use pgrx::pg_sys::BuiltinOid::*;
+
+static REQUEST: Statement = Statement {
+    sql: "INSERT INTO @extschema@.enrichment_queue AS q (service, cache_key, priority)
+        SELECT $1, k, $3 FROM pg_catalog.unnest($2::text[]) AS k
+        WHERE NOT EXISTS (
+            SELECT FROM @extschema@.enrichment_cache c
+            WHERE c.service = $1 AND c.cache_key = k AND c.expires_at > pg_catalog.now()
+              AND c.response_status IN ('success', 'not_found'))
+        ORDER BY k
+        ON CONFLICT (service, cache_key) DO UPDATE SET
+            priority = greatest(q.priority, EXCLUDED.priority),
+            state = CASE q.state WHEN 'dead' THEN 'waiting' ELSE q.state END,
+            attempts = CASE q.state WHEN 'dead' THEN 0 ELSE q.attempts END,
+            next_attempt_at = CASE q.state WHEN 'dead' THEN pg_catalog.now() ELSE q.next_attempt_at END
+        WHERE q.state = 'dead' OR q.priority < EXCLUDED.priority
+        RETURNING (q.xmax::text = '0') AS added",
+    args: &[TEXTOID, TEXTARRAYOID, INT4OID],
+};
+
+/// Puts keys of a service that are not fresh into the queue; returns how many are new there. A request that rests
+/// after its last attempt is revived, one that waits takes the higher priority.
+pub fn request(service: &str, keys: Vec<String>, priority: i32) -> Result<i64, Error> {
+    let mut added = 0;
+    spi::run(&REQUEST, &[Arg::of(service), Arg::of(keys), Arg::of(priority)], Mode::Write, |row| {
+        added += i64::from(row.get::<bool>(1).unwrap_or(false));
+    })?;
+    Ok(added)
+}
+
+/// A request as `enrich_lookup` reports it.
+pub struct Waiting {
+    pub state: String,
+    pub next_attempt_at: Micros,
+    pub last_outcome: Option<String>,
+    pub last_error: Option<String>,
+}
+
+static WAITING: Statement = Statement {
+    sql: "SELECT state, next_attempt_at, last_outcome, last_error FROM @extschema@.enrichment_queue
+        WHERE service OPERATOR(pg_catalog.=) $1 AND cache_key OPERATOR(pg_catalog.=) $2",
+    args: &[TEXTOID, TEXTOID],
+};
+
+pub fn waiting(service: &str, key: &str) -> Result<Option<Waiting>, Error> {
+    let mut found = None;
+    spi::run(&WAITING, &[Arg::of(service), Arg::of(key)], Mode::Read, |row| {
+        found = row.text(1).zip(row.get(2)).map(|(state, at)| Waiting {
+            state,
+            next_attempt_at: to_micros(at),
+            last_outcome: row.text(3),
+            last_error: row.text(4),
+        });
+    })?;
+    Ok(found)
+}
+
+/// A claimed request.
+pub struct Claim {
+    pub id: i64,
+    pub key: String,
+    pub attempts: i32,
+}
+
+static CLAIM: Statement = Statement {
+    sql: "WITH due AS MATERIALIZED (
+            SELECT q.id FROM @extschema@.enrichment_queue q
+            WHERE q.service = $1 AND q.state = 'waiting' AND q.next_attempt_at <= $3
+            ORDER BY q.priority DESC, q.next_attempt_at, q.id LIMIT $2 FOR UPDATE SKIP LOCKED)
+        UPDATE @extschema@.enrichment_queue q
+        SET state = 'in_flight', leased_at = $3, leased_by = pg_catalog.pg_backend_pid()
+        FROM due WHERE q.id = due.id
+        RETURNING q.id, q.cache_key, q.attempts",
+    args: &[TEXTOID, INT8OID, TIMESTAMPTZOID],
+};
+
+/// Claims at most `n` due requests of a service, the most valuable first.
+pub fn claim(service: &str, n: i64, now: Micros) -> Result<Vec<Claim>, Error> {
+    let mut claims = Vec::new();
+    spi::run(&CLAIM, &[Arg::of(service), Arg::of(n), Arg::of(to_timestamp(now))], Mode::Write, |row| {
+        if let (Some(id), Some(key), Some(attempts)) = (row.get(1), row.text(2), row.get(3)) {
+            claims.push(Claim { id, key, attempts });
+        }
+    })?;
+    Ok(claims)
+}
+
+static DUE: Statement = Statement {
+    sql: "SELECT s.name, (
+            SELECT pg_catalog.min(q.next_attempt_at) FROM @extschema@.enrichment_queue q
+            WHERE q.service = s.name AND q.state = 'waiting')
+        FROM @extschema@.enrichment_service s WHERE s.enabled",
+    args: &[],
+};
+
+/// For each service with waiting requests, when the first is due.
+pub fn due() -> Result<Vec<(String, Micros)>, Error> {
+    let mut due = Vec::new();
+    spi::run(&DUE, &[], Mode::Read, |row| {
+        if let (Some(service), Some(at)) = (row.text(1), row.get(2)) {
+            due.push((service, to_micros(at)));
+        }
+    })?;
+    Ok(due)
+}
+
+static ANSWERED: Statement =
+    Statement { sql: "DELETE FROM @extschema@.enrichment_queue WHERE id = ANY ($1)", args: &[INT8ARRAYOID] };
+
+/// Takes answered requests off the list.
+pub fn answered(ids: Vec<i64>) -> Result<(), Error> {
+    if !ids.is_empty() {
+        spi::run(&ANSWERED, &[Arg::of(ids)], Mode::Write, |_| {})?;
+    }
+    Ok(())
+}
+
+/// Puts a claimed request back: `attempts` is what it has used up by now, `dead` when that was the last one.
+pub struct PutBack {
+    pub id: i64,
+    pub attempts: i32,
+    pub dead: bool,
+    pub next_attempt_at: Micros,
+    pub outcome: &'static str,
+    pub error: Option<String>,
+}
+
+static PUT_BACK: Statement = Statement {
+    sql: "UPDATE @extschema@.enrichment_queue SET
+            state = CASE WHEN $3 THEN 'dead' ELSE 'waiting' END, attempts = $2, next_attempt_at = $4,
+            leased_at = NULL, leased_by = NULL, last_outcome = $5, last_error = $6
+        WHERE id = $1",
+    args: &[INT8OID, INT4OID, BOOLOID, TIMESTAMPTZOID, TEXTOID, TEXTOID],
+};
+
+pub fn put_back(request: &PutBack) -> Result<(), Error> {
+    let args = [
+        Arg::of(request.id),
+        Arg::of(request.attempts),
+        Arg::of(request.dead),
+        Arg::of(to_timestamp(request.next_attempt_at)),
+        Arg::of(request.outcome),
+        Arg::of(request.error.clone()),
+    ];
+    spi::run(&PUT_BACK, &args, Mode::Write, |_| {})?;
+    Ok(())
+}
+
+static RELEASE: Statement = Statement {
+    sql: "UPDATE @extschema@.enrichment_queue SET state = 'waiting', leased_at = NULL, leased_by = NULL
+        WHERE state = 'in_flight'",
+    args: &[],
+};
+
+/// Gives back every claim: of a worker that died, or of this one before it ends.
+pub fn release_all() -> Result<u64, Error> {
+    spi::run(&RELEASE, &[], Mode::Write, |_| {})
+}
+
+static EXISTS: Statement = Statement {
+    sql: "SELECT pg_catalog.count(*) FROM @extschema@.enrichment_queue
+        WHERE service = $1 AND cache_key = $2 AND state <> 'dead'",
+    args: &[TEXTOID, TEXTOID],
+};
+
+/// Whether a request for this key waits or is in flight.
+pub fn pending(service: &str, key: &str) -> Result<bool, Error> {
+    let mut count = 0i64;
+    spi::run(&EXISTS, &[Arg::of(service), Arg::of(key)], Mode::Write, |row| count = row.get(1).unwrap_or(0))?;
+    Ok(count > 0)
+}

@@ -1,0 +1,159 @@
+//! The provider registry as this session knows it: rows of `enrichment_service`, cached until the table changes.
+
+use crate::core::error::Error;
+use crate::core::key::KeyKind;
+use crate::core::limiter::parse_limits;
+use crate::core::rules::Rules;
+use crate::core::service::{Method, ResponseFormat, Service};
+use crate::pg::spi::{self, Mode, Row, Statement};
+use pgrx::prelude::*;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+thread_local! {
+    static SERVICES: RefCell<Option<BTreeMap<String, Arc<Service>>>> = const { RefCell::new(None) };
+    static RELATION: Cell<pg_sys::Oid> = const { Cell::new(pg_sys::InvalidOid) };
+    static CHANGED: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Registers for the invalidation that the table's own trigger sends at each change.
+pub fn init() {
+    // SAFETY: the callback only compares and sets a flag.
+    unsafe { pg_sys::CacheRegisterRelcacheCallback(Some(relation_changed), pg_sys::Datum::null()) };
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn relation_changed(_arg: pg_sys::Datum, relation: pg_sys::Oid) {
+    // InvalidOid means that everything may have changed
+    if relation == pg_sys::InvalidOid || relation == RELATION.with(Cell::get) {
+        CHANGED.with(|changed| changed.set(true));
+    }
+}
+
+pub fn forget() {
+    SERVICES.with(|services| *services.borrow_mut() = None);
+}
+
+/// Tells every session that the registry has changed, at commit.
+pub fn announce_change(relation: pg_sys::Oid) {
+    // SAFETY: queues an invalidation message of this transaction for an existing relation.
+    unsafe { pg_sys::CacheInvalidateRelcacheByRelid(relation) };
+}
+
+static ALL: Statement = Statement {
+    sql: "SELECT name, enabled, key_kind, method, url,
+            (SELECT pg_catalog.array_agg(h.key ORDER BY h.key) FROM pg_catalog.jsonb_each_text(headers) h),
+            (SELECT pg_catalog.array_agg(h.value ORDER BY h.key) FROM pg_catalog.jsonb_each_text(headers) h),
+            body, secret_name, secret_required, response_format,
+            (EXTRACT(epoch FROM ttl) OPERATOR(pg_catalog.*) 1000000)::int8,
+            (EXTRACT(epoch FROM not_found_ttl) OPERATOR(pg_catalog.*) 1000000)::int8,
+            (EXTRACT(epoch FROM stale_ttl) OPERATOR(pg_catalog.*) 1000000)::int8,
+            limits::text, max_in_flight, timeout_ms, max_bytes, rules::text, tableoid
+        FROM @extschema@.enrichment_service",
+    args: &[],
+};
+
+/// Every registered service by name.
+pub fn all() -> Result<BTreeMap<String, Arc<Service>>, Error> {
+    if CHANGED.with(|changed| changed.replace(false)) {
+        forget();
+    }
+    crate::pg::store::schema()?;
+    if let Some(services) = SERVICES.with(|services| services.borrow().clone()) {
+        return Ok(services);
+    }
+    let mut services = BTreeMap::new();
+    spi::run(&ALL, &[], Mode::Read, |row| {
+        if let Some(oid) = row.get::<pg_sys::Oid>(20) {
+            RELATION.with(|relation| relation.set(oid));
+        }
+        if let Some(service) = read(row) {
+            services.insert(service.name.clone(), Arc::new(service));
+        }
+    })?;
+    // an empty registry names no relation whose change could be heard of
+    if !services.is_empty() {
+        SERVICES.with(|cache| *cache.borrow_mut() = Some(services.clone()));
+    }
+    Ok(services)
+}
+
+/// The service of this name.
+///
+/// # Errors
+/// `UnknownService`, naming those that are known: a typo must not look like a miss.
+pub fn service(name: &str) -> Result<Arc<Service>, Error> {
+    if !CHANGED.with(Cell::get) {
+        crate::pg::store::schema()?;
+        let known = SERVICES.with(|services| services.borrow().as_ref().and_then(|all| all.get(name).cloned()));
+        if let Some(service) = known {
+            return Ok(service);
+        }
+    }
+    let all = all()?;
+    all.get(name).cloned().ok_or_else(|| Error::UnknownService {
+        name: crate::core::redact::shorten(name, 60),
+        known: all.keys().cloned().collect(),
+    })
+}
+
+// A row that does not parse cannot be: the table's CHECK runs the same parsers. One that a later release no longer
+// reads is left out, and its name is then an unknown service.
+fn read(row: &Row) -> Option<Service> {
+    let names: Vec<String> = row.get(6).unwrap_or_default();
+    let values: Vec<Option<String>> = row.get(7).unwrap_or_default();
+    let headers = names.into_iter().zip(values.into_iter().map(Option::unwrap_or_default)).collect();
+    Some(Service {
+        name: row.text(1)?,
+        enabled: row.get(2)?,
+        key_kind: KeyKind::parse(&row.text(3)?)?,
+        method: Method::parse(&row.text(4)?)?,
+        url: row.text(5)?,
+        headers,
+        body: row.text(8),
+        secret_name: row.text(9),
+        secret_required: row.get(10)?,
+        response_format: ResponseFormat::parse(&row.text(11)?)?,
+        ttl: row.get(12)?,
+        not_found_ttl: row.get(13)?,
+        stale_ttl: row.get(14)?,
+        limits: parse_limits(&row.text(15)?).ok()?,
+        max_in_flight: row.get::<i32>(16)?.max(1) as u32,
+        timeout_ms: row.get::<i32>(17)?.max(1) as u32,
+        max_bytes: row.get::<i32>(18)?.max(1) as u64,
+        rules: Rules::parse(&row.text(19)?).ok()?,
+    })
+}
+
+static STORED_SECRET: Statement = Statement {
+    sql: "SELECT secret FROM @extschema@.enrichment_secret WHERE secret_name OPERATOR(pg_catalog.=) $1",
+    args: &[pg_sys::BuiltinOid::TEXTOID],
+};
+
+/// The secret kept in the database under this name; only the worker asks.
+pub fn stored_secret(name: &str) -> Result<Option<String>, Error> {
+    let mut secret = None;
+    spi::run(&STORED_SECRET, &[spi::Arg::of(name)], Mode::Read, |row| secret = row.text(1))?;
+    Ok(secret)
+}
+
+static SET_SECRET: Statement = Statement {
+    sql: "INSERT INTO @extschema@.enrichment_secret (secret_name, secret) VALUES ($1, $2)
+        ON CONFLICT (secret_name) DO UPDATE SET secret = EXCLUDED.secret, set_at = pg_catalog.now()",
+    args: &[pg_sys::BuiltinOid::TEXTOID, pg_sys::BuiltinOid::TEXTOID],
+};
+
+static DROP_SECRET: Statement = Statement {
+    sql: "DELETE FROM @extschema@.enrichment_secret WHERE secret_name OPERATOR(pg_catalog.=) $1",
+    args: &[pg_sys::BuiltinOid::TEXTOID],
+};
+
+/// Keeps a secret under this name, or removes it when `None`.
+pub fn set_secret(name: &str, secret: Option<&str>) -> Result<(), Error> {
+    match secret {
+        Some(secret) => spi::run(&SET_SECRET, &[spi::Arg::of(name), spi::Arg::of(secret)], Mode::Write, |_| {})?,
+        None => spi::run(&DROP_SECRET, &[spi::Arg::of(name)], Mode::Write, |_| {})?,
+    };
+    Ok(())
+}

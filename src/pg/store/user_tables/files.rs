@@ -1,0 +1,91 @@
+//! Writing VirusTotal's answers into the `vt_*` columns of a table of files.
+
+use super::{as_owner, comparable};
+use crate::core::error::Error;
+use crate::pg::spi::{self, Arg, Mode};
+use crate::pg::store::schema;
+use crate::pg::store::sources::Source;
+use pgrx::pg_sys::BuiltinOid::*;
+
+/// Column of the user's table, and the SQL of its new value from the row `v` of the typed view.
+const FILE_COLUMNS: [(&str, &str); 8] = [
+    ("vt_classification", "v.label"),
+    ("vt_description", "v.type_description"),
+    ("vt_malicious", "v.malicious > 0"),
+    ("vt_positives", "v.malicious"),
+    ("vt_total", "v.total"),
+    ("vt_first_seen", "v.first_seen"),
+    ("vt_last_analysis", "v.last_analysis"),
+    ("vt_scan_date", "v.last_analysis"),
+];
+
+/// Fills the columns that exist, for the rows of these hashes.
+pub fn write(source: &Source, raw_keys: &[String]) -> Result<u64, Error> {
+    let schema = schema()?;
+    let sql = format!(
+        "SELECT i.raw_key, c.response_status, v.label, v.type_description, v.malicious::int8, v.total::int8,
+            v.first_seen, v.last_analysis
+        FROM {schema}.enrichment_indicator i
+        JOIN {schema}.enrichment_cache c ON c.service = 'virustotal' AND c.cache_key = i.cache_key
+        LEFT JOIN {schema}.enrichment_virustotal v ON v.cache_key = i.cache_key
+        WHERE i.source = $1 AND i.raw_key = ANY ($2) AND c.response_status IN ('success', 'not_found')"
+    );
+    let args = [(TEXTOID, Arg::of(source.name.as_str())), (TEXTARRAYOID, Arg::of(raw_keys.to_vec()))];
+    let (mut raw, mut status, mut label, mut description) = (vec![], vec![], vec![], vec![]);
+    let (mut malicious, mut total, mut first_seen, mut last_analysis) = (vec![], vec![], vec![], vec![]);
+    spi::run_once(&sql, &args, Mode::Write, |row| {
+        raw.push(row.text(1));
+        status.push(row.text(2));
+        label.push(row.text(3));
+        description.push(row.text(4));
+        malicious.push(row.get::<i64>(5));
+        total.push(row.get::<i64>(6));
+        first_seen.push(row.get::<pgrx::datum::TimestampWithTimeZone>(7));
+        last_analysis.push(row.get::<pgrx::datum::TimestampWithTimeZone>(8));
+    })?;
+    let Some(update) = files_update(source).filter(|_| !raw.is_empty()) else { return Ok(0) };
+    as_owner(source.owner, || {
+        let args = [
+            (TEXTARRAYOID, Arg::of(raw)),
+            (TEXTARRAYOID, Arg::of(status)),
+            (TEXTARRAYOID, Arg::of(label)),
+            (TEXTARRAYOID, Arg::of(description)),
+            (INT8ARRAYOID, Arg::of(malicious)),
+            (INT8ARRAYOID, Arg::of(total)),
+            (TIMESTAMPTZARRAYOID, Arg::of(first_seen)),
+            (TIMESTAMPTZARRAYOID, Arg::of(last_analysis)),
+        ];
+        spi::run_once(&update, &args, Mode::Write, |_| {})
+    })
+}
+
+// A value the provider does not give never clears one that stands there.
+fn files_update(source: &Source) -> Option<String> {
+    let mut values: Vec<(String, String)> = FILE_COLUMNS
+        .iter()
+        .filter_map(|(name, value)| {
+            let column = source.column(name)?;
+            let new = format!("coalesce(({value})::{}, t.{})", column.sql_type, column.quoted);
+            Some((column.quoted.clone(), new))
+        })
+        .collect();
+    if let Some(column) = source.column("enrichment_status") {
+        let new = format!("(CASE v.status WHEN 'success' THEN 'enriched' ELSE 'not_found' END)::{}", column.sql_type);
+        values.push((column.quoted.clone(), new));
+    }
+    let sets: Vec<String> = values.iter().map(|(name, new)| format!("{name} = {new}")).collect();
+    let changed: Vec<String> = values.iter().map(|(name, new)| format!("t.{name} IS DISTINCT FROM {new}")).collect();
+    (!sets.is_empty()).then(|| {
+        format!(
+            "UPDATE {relation} t SET {sets}
+            FROM unnest($1, $2, $3, $4, $5, $6, $7, $8)
+              AS v (raw, status, label, type_description, malicious, total, first_seen, last_analysis)
+            WHERE t.{key} = v.raw::{key_type} AND ({changed})",
+            relation = source.relation,
+            sets = sets.join(", "),
+            changed = changed.join(" OR "),
+            key = source.key.quoted,
+            key_type = comparable(&source.key),
+        )
+    })
+}

@@ -1,0 +1,104 @@
+//! Writing answers into a json or jsonb column: a member per service, and `_meta` that says when and how.
+
+use super::{as_owner, comparable};
+use crate::core::error::Error;
+use crate::pg::spi::{self, Arg, Mode};
+use crate::pg::store::schema;
+use crate::pg::store::sources::{Column, Source};
+use pgrx::pg_sys;
+use pgrx::pg_sys::BuiltinOid::*;
+
+/// Merges what the cache knows of these keys into their rows.
+pub fn write(source: &Source, raw_keys: &[String]) -> Result<u64, Error> {
+    let Some(into) = &source.into else { return Ok(0) };
+    let schema = schema()?;
+    let mut patches = Patches::default();
+    let sql = format!(
+        "SELECT i.raw_key,
+            coalesce(pg_catalog.jsonb_object_agg(c.service, c.payload) FILTER (WHERE c.payload IS NOT NULL), '{{}}')::text,
+            coalesce(pg_catalog.jsonb_agg(c.service) FILTER (WHERE c.payload IS NULL), '[]')::text,
+            pg_catalog.jsonb_object_agg(c.service, pg_catalog.jsonb_build_object('status', c.response_status,
+                'fetched_at', pg_catalog.to_char(c.fetched_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'),
+                'expires_at', pg_catalog.to_char(c.expires_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')))::text,
+            pg_catalog.bool_or(coalesce({schema}.enrich_bigint(c.payload #> '{{ip,count}}'), 0) > 0
+                OR coalesce({schema}.enrich_bigint(c.payload #> '{{ip,attacks}}'), 0) > 0)
+                FILTER (WHERE c.service = 'dshield' AND c.payload IS NOT NULL)
+        FROM {schema}.enrichment_indicator i
+        JOIN {schema}.enrichment_cache c ON c.service = ANY ($3) AND c.cache_key = i.cache_key
+        WHERE i.source = $1 AND i.raw_key = ANY ($2) AND c.response_status IN ('success', 'not_found')
+        GROUP BY i.raw_key"
+    );
+    let args = [
+        (TEXTOID, Arg::of(source.name.as_str())),
+        (TEXTARRAYOID, Arg::of(raw_keys.to_vec())),
+        (TEXTARRAYOID, Arg::of(source.services.clone())),
+    ];
+    spi::run_once(&sql, &args, Mode::Write, |row| {
+        patches.raw.push(row.text(1));
+        patches.found.push(row.text(2));
+        patches.gone.push(row.text(3));
+        patches.meta.push(row.text(4));
+        patches.flagged.push(row.get(5));
+    })?;
+    if patches.raw.is_empty() {
+        return Ok(0);
+    }
+    as_owner(source.owner, || {
+        let args = [
+            (TEXTARRAYOID, Arg::of(patches.raw)),
+            (TEXTARRAYOID, Arg::of(patches.found)),
+            (TEXTARRAYOID, Arg::of(patches.gone)),
+            (TEXTARRAYOID, Arg::of(patches.meta)),
+            (BOOLARRAYOID, Arg::of(patches.flagged)),
+        ];
+        spi::run_once(&json_update(source, into), &args, Mode::Write, |_| {})
+    })
+}
+
+#[derive(Default)]
+struct Patches {
+    raw: Vec<Option<String>>,
+    found: Vec<Option<String>>,
+    gone: Vec<Option<String>>,
+    meta: Vec<Option<String>>,
+    flagged: Vec<Option<bool>>,
+}
+
+// The merge touches the members of our services and `_meta`, nothing else. A json column may hold "\\u0000", which
+// jsonb refuses: it becomes U+FFFD on the way (an escaped backslash in front is told apart). What is not an object
+// (an array, a string) belongs to somebody else and stays as it is. All of it is computed from the row that is
+// updated, so that a row changed meanwhile by somebody else is merged anew and loses nothing.
+fn json_update(source: &Source, into: &Column) -> String {
+    let old = format!(
+        "(SELECT CASE WHEN t.{c}::text LIKE '%\\\\u0000%'
+            THEN pg_catalog.regexp_replace(t.{c}::text, '(?<!\\\\)((?:\\\\\\\\)*)\\\\u0000', '\\1\\\\ufffd', 'g')::jsonb
+            ELSE t.{c}::text::jsonb END AS old OFFSET 0) o",
+        c = into.quoted
+    );
+    let merged = "(coalesce(nullif(o.old, 'null'), '{}') - p.gone) || p.found || pg_catalog.jsonb_build_object('_meta',
+            CASE WHEN pg_catalog.jsonb_typeof(o.old -> '_meta') = 'object' THEN o.old -> '_meta' ELSE '{}' END || p.meta)";
+    let mut sets = vec![format!("{} = (SELECT ({merged})::{} FROM {old})", into.quoted, into.sql_type)];
+    let mut changed = vec![format!("(SELECT ({merged}) IS DISTINCT FROM o.old FROM {old})")];
+    if let Some(flag) = source.column("dshield_flagged").filter(|column| column.type_oid == pg_sys::BOOLOID) {
+        sets.push(format!("{q} = coalesce(p.flagged, t.{q})", q = flag.quoted));
+        changed.push(format!("t.{q} IS DISTINCT FROM coalesce(p.flagged, t.{q})", q = flag.quoted));
+    }
+    if let Some(at) = source.column("enrichment_at") {
+        sets.push(format!("{} = pg_catalog.now()", at.quoted));
+    }
+    format!(
+        "WITH p AS MATERIALIZED (
+            SELECT u.raw::{key_type} AS key, u.found::jsonb AS found,
+                ARRAY(SELECT pg_catalog.jsonb_array_elements_text(u.gone::jsonb)) AS gone, u.meta::jsonb AS meta, u.flagged
+            FROM unnest($1, $2, $3, $4, $5) AS u (raw, found, gone, meta, flagged))
+        UPDATE {relation} t SET {sets} FROM p
+        WHERE t.{key} = p.key
+          AND (SELECT o.old IS NULL OR pg_catalog.jsonb_typeof(o.old) IN ('object', 'null') FROM {old})
+          AND ({changed})",
+        relation = source.relation,
+        key = source.key.quoted,
+        key_type = comparable(&source.key),
+        sets = sets.join(", "),
+        changed = changed.join(" OR "),
+    )
+}

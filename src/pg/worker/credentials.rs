@@ -1,0 +1,25 @@
+//! Secrets of services, resolved by the worker only: file, then database, then the server's environment.
+
+use crate::core::error::Error;
+use crate::core::secret::Secret;
+use crate::core::service::Service;
+use crate::io::secrets::SecretSource;
+use crate::pg::gucs;
+use crate::pg::store::registry;
+
+/// The secret of a service, if it has one and it can be found.
+pub fn of(service: &Service) -> Result<Option<Secret>, Error> {
+    let Some(name) = &service.secret_name else { return Ok(None) };
+    let stored = registry::stored_secret(name)?;
+    let source = SecretSource { dir: gucs::secrets_dir() };
+    Ok(source.resolve(name, stored.as_deref()))
+}
+
+/// What is missing, in words, when a service needs a secret and has none.
+pub fn missing(service: &Service) -> String {
+    let name = service.secret_name.as_deref().unwrap_or("its secret");
+    format!(
+        "no secret named {name}: use enrich_set_secret('{}', ...), a file of that name in enrichment_cache.secrets_dir, or the server's environment",
+        service.name
+    )
+}

@@ -1,0 +1,223 @@
+//! The worker of one database. Its main thread alone speaks to PostgreSQL, the pool's threads speak HTTP. It reads
+//! aloud: what came back → what sessions ask → what is new → what may be asked now → what is to be written → wait.
+
+use super::{answers, discover, fetches, lanes::Lanes, signals, steps::Steps, write_back, xact};
+use crate::core::error::Error;
+use crate::core::Micros;
+use crate::io::{ClientConfig, Pool};
+use crate::pg::shmem::{self, State, Text};
+use crate::pg::store::sources::{self, Source};
+use crate::pg::store::{cache, lanes as ledger, queue};
+use crate::pg::{convert, gucs, store, wake};
+use pgrx::bgworkers::BackgroundWorker;
+use pgrx::prelude::*;
+use std::time::Duration;
+
+const SECOND: Micros = 1_000_000;
+/// How long running calls are waited for when the worker ends.
+const GRACE: Duration = Duration::from_secs(3);
+const LONGEST_NAP: Micros = 60 * SECOND;
+/// A database without the extension is looked at again after this.
+const LOOK_AGAIN: Micros = 60 * SECOND;
+const CLEANUP_BATCH: i64 = 1000;
+
+#[pg_guard]
+#[no_mangle]
+pub extern "C-unwind" fn enrichment_worker_main(database: pg_sys::Datum) {
+    signals::install();
+    let oid = database.value() as u32;
+    if !take_place(oid) {
+        return;
+    }
+    BackgroundWorker::connect_worker_to_spi_by_oid(Some(pg_sys::Oid::from(oid)), None);
+    signals::configure_session();
+    match installed() {
+        Err(error) => report(oid, State::Failed, convert::clock() + 10 * SECOND, &error.to_string()),
+        Ok(false) => report(oid, State::Absent, convert::clock() + LOOK_AGAIN, ""),
+        Ok(true) => serve(oid),
+    }
+}
+
+/// Claims the database for this process; false when another worker has it or a session keeps workers out.
+fn take_place(oid: u32) -> bool {
+    shmem::write(|shared| {
+        let Some(place) = shared.database_mut(oid) else { return false };
+        if place.held_by != 0 || (place.pid != wake::my_pid() && wake::alive(place.pid)) {
+            return false;
+        }
+        place.pid = wake::my_pid();
+        true
+    })
+    .unwrap_or(false)
+}
+
+fn report(oid: u32, state: State, retry_at: Micros, error: &str) {
+    shmem::write(|shared| {
+        if let Some(place) = shared.database_mut(oid) {
+            place.state = state;
+            place.retry_at = retry_at;
+            if !error.is_empty() {
+                place.error = Text::new(error);
+            }
+        }
+    });
+}
+
+fn installed() -> Result<bool, Error> {
+    xact::run(c"enrichment_cache: looking for the extension", || match store::schema() {
+        Ok(_) => Ok(true),
+        Err(Error::NotInstalled) => Ok(false),
+        Err(error) => Err(error),
+    })
+}
+
+/// One database's worker at work.
+struct Worker {
+    pool: Pool,
+    lanes: Lanes,
+    steps: Steps,
+    sources: Vec<Source>,
+    broken_sources: Vec<(String, String)>,
+    next_cleanup: Micros,
+    next_count: Micros,
+}
+
+fn client_config() -> ClientConfig {
+    ClientConfig {
+        user_agent: gucs::user_agent(),
+        allow_private_hosts: gucs::allow_private_hosts(),
+        ca_file: gucs::ca_file(),
+        http_proxy: gucs::http_proxy(),
+    }
+}
+
+fn serve(oid: u32) {
+    let pool = match Pool::start(gucs::concurrency(), client_config()) {
+        Ok(pool) => pool,
+        Err(error) => return report(oid, State::Failed, convert::clock() + 10 * SECOND, &error.to_string()),
+    };
+    report(oid, State::Serving, 0, "");
+    let now = convert::clock();
+    let mut worker = Worker {
+        pool,
+        lanes: Lanes::default(),
+        steps: Steps::default(),
+        sources: Vec::new(),
+        broken_sources: Vec::new(),
+        next_cleanup: now + 30 * SECOND,
+        next_count: now,
+    };
+    // what a worker that died had claimed is nobody's now
+    worker.steps.run("release", || xact::run(c"enrichment_cache: releasing claims", queue::release_all).map(|_| false));
+    let mut still_here = true;
+    while !signals::terminating() && still_here {
+        if signals::reload_if_asked() {
+            if let Err(error) = worker.pool.reconfigure(gucs::concurrency(), client_config()) {
+                pgrx::warning!("enrichment_cache: the former HTTP settings stay in force: {error}");
+            }
+            if !still_wanted(oid) {
+                break;
+            }
+        }
+        let busy = worker.round();
+        still_here = installed().unwrap_or(true);
+        if !busy && still_here {
+            let nap = worker.next_event().saturating_sub(convert::clock()).clamp(1000, LONGEST_NAP);
+            signals::wait(Duration::from_micros(nap as u64), Some(worker.pool.wake_fd()));
+        }
+    }
+    worker.finish(still_here);
+    let (state, retry) = if still_here { (State::Unknown, 0) } else { (State::Absent, convert::clock() + LOOK_AGAIN) };
+    report(oid, state, retry, "");
+}
+
+fn still_wanted(oid: u32) -> bool {
+    shmem::read(|shared| shared.database(oid).is_some_and(|place| gucs::serves(place.name.as_str()))).unwrap_or(false)
+}
+
+impl Worker {
+    /// Does what there is to do, a bounded batch of each kind; says whether there may be more.
+    fn round(&mut self) -> bool {
+        let Worker { pool, lanes, steps, sources, broken_sources, .. } = self;
+        let mut done = pool.drain();
+        done.extend(lanes.take_unsent());
+        let mut busy = answers::settle(done, lanes, steps);
+        if gucs::enabled() {
+            busy |= steps.run("requests of waiting sessions", fetches::accept);
+            busy |= steps.run("start of calls", || lanes.start(pool));
+        }
+        busy |= steps.run("new keys", discover::fold_arrivals);
+        let known = xact::run(c"enrichment_cache: reading sources", sources::all);
+        steps.run("reading sources", || {
+            let (standing, broken) = known?;
+            *sources = standing;
+            *broken_sources = broken;
+            Ok(false)
+        });
+        discover::note_broken(broken_sources, steps);
+        busy |= discover::sweep(sources, steps);
+        busy |= write_back::all(sources, steps);
+        self.maintain();
+        self.show();
+        busy
+    }
+
+    fn maintain(&mut self) {
+        let now = convert::clock();
+        if now >= self.next_count {
+            self.next_count = now + gucs::stats_interval().as_micros() as Micros;
+            self.steps.run("statistics", || {
+                xact::run(c"enrichment_cache: counting entries", || {
+                    ledger::forget_old_spends()?;
+                    ledger::count_entries()
+                })
+                .map(|_| false)
+            });
+        }
+        let Some(every) = gucs::cleanup_interval() else { return };
+        if now >= self.next_cleanup {
+            let removed = self.steps.run("cleanup", || {
+                let removed = xact::run(c"enrichment_cache: cleanup", || cache::cleanup(CLEANUP_BATCH))?;
+                Ok(removed == CLEANUP_BATCH)
+            });
+            // a full batch means that there is more: the next round goes on
+            self.next_cleanup = if removed { now } else { now + every.as_micros() as Micros };
+        }
+    }
+
+    fn show(&self) {
+        let in_flight = self.pool.in_flight() as u32;
+        shmem::write(|shared| {
+            if let Some(place) = shared.database_mut(wake::my_database()) {
+                place.in_flight = in_flight;
+            }
+        });
+    }
+
+    fn next_event(&self) -> Micros {
+        let sweeps = discover::next_event(&self.sources);
+        [self.lanes.next_event(), self.steps.next_try(), sweeps, Some(self.next_count), self.next_cleanup_at()]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(Micros::MAX)
+    }
+
+    fn next_cleanup_at(&self) -> Option<Micros> {
+        gucs::cleanup_interval().map(|_| self.next_cleanup)
+    }
+
+    /// Stores what has been answered, gives back what has not.
+    fn finish(self, still_here: bool) {
+        signals::clear_cancel();
+        let Worker { pool, mut lanes, mut steps, .. } = self;
+        let done = pool.shutdown(GRACE);
+        signals::clear_cancel();
+        if still_here {
+            answers::settle(done, &mut lanes, &mut steps);
+            if let Err(error) = xact::run(c"enrichment_cache: releasing claims", queue::release_all) {
+                pgrx::log!("enrichment_cache: claims are released at the next start: {error}");
+            }
+        }
+    }
+}

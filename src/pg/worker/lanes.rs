@@ -1,0 +1,169 @@
+//! One lane per service: what it may start now (limits, pause, calls in flight), and the start of its calls. Spend is
+//! recorded and committed, together with the claim, before a call goes out.
+
+use super::{credentials, xact};
+use crate::core::classify::Outcome;
+use crate::core::error::Error;
+use crate::core::key::{self, Key, KeyForm};
+use crate::core::limiter::Limiter;
+use crate::core::request;
+use crate::core::secret::Secret;
+use crate::core::service::Service;
+use crate::core::Micros;
+use crate::io::{Done, Job, Pool};
+use crate::pg::store::lanes::{self as ledger, Pause};
+use crate::pg::store::{queue, registry};
+use crate::pg::{convert, gucs};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+const SECOND: Micros = 1_000_000;
+/// A lane without its secret looks for it again after this; setting one through SQL wakes it at once.
+const LOOK_FOR_SECRET: Micros = 60 * SECOND;
+
+#[derive(Default)]
+struct Lane {
+    limiter: Option<Limiter>,
+    in_flight: u32,
+    next_event: Option<Micros>,
+}
+
+/// The lanes of one database's worker.
+#[derive(Default)]
+pub struct Lanes {
+    lanes: BTreeMap<String, Lane>,
+    /// Attempts used up before the call that is in flight now, by request.
+    attempts: HashMap<i64, i32>,
+    /// Claims of which no request could be made.
+    unsent: Vec<Done>,
+}
+
+struct Start {
+    service: Arc<Service>,
+    secret: Option<Secret>,
+    claims: Vec<queue::Claim>,
+}
+
+impl Lanes {
+    /// Claims what each lane may start now and hands it to the pool; true when something was started.
+    pub fn start(&mut self, pool: &Pool) -> Result<bool, Error> {
+        let starts = xact::run(c"enrichment_cache: claiming requests", || self.claim())?;
+        let mut started = false;
+        for start in starts {
+            for claim in start.claims {
+                started = true;
+                self.attempts.insert(claim.id, claim.attempts);
+                if let Some(lane) = self.lanes.get_mut(&start.service.name) {
+                    lane.in_flight += 1;
+                }
+                match job(&start.service, start.secret.as_ref(), &claim) {
+                    Ok(job) => pool.submit(job),
+                    Err(done) => self.unsent.push(done),
+                }
+            }
+        }
+        Ok(started)
+    }
+
+    fn claim(&mut self) -> Result<Vec<Start>, Error> {
+        let now = convert::clock();
+        let services = registry::all()?;
+        let due: HashMap<String, Micros> = queue::due()?.into_iter().collect();
+        self.lanes.retain(|name, lane| services.contains_key(name) || lane.in_flight > 0);
+        let mut starts = Vec::new();
+        for (name, service) in services.iter().filter(|(_, service)| service.enabled) {
+            let lane = self.lanes.entry(name.clone()).or_default();
+            lane.next_event = due.get(name).copied();
+            if lane.next_event.is_some_and(|at| at <= now) {
+                starts.extend(lane.claim(service, now)?);
+            }
+        }
+        Ok(starts)
+    }
+
+    /// When a lane can next do something.
+    pub fn next_event(&self) -> Option<Micros> {
+        self.lanes.values().filter_map(|lane| lane.next_event).min()
+    }
+
+    /// Claims that ended without a call since this was last asked.
+    pub fn take_unsent(&mut self) -> Vec<Done> {
+        std::mem::take(&mut self.unsent)
+    }
+
+    /// Takes a finished call off its lane; returns the attempts it had used up before.
+    pub fn finished(&mut self, service: &str, id: i64) -> i32 {
+        if let Some(lane) = self.lanes.get_mut(service) {
+            lane.in_flight = lane.in_flight.saturating_sub(1);
+        }
+        self.attempts.remove(&id).unwrap_or(0)
+    }
+}
+
+impl Lane {
+    fn claim(&mut self, service: &Arc<Service>, now: Micros) -> Result<Option<Start>, Error> {
+        let pause = ledger::pause_of(&service.name)?;
+        if let Some(until) = pause.until.filter(|until| *until > now) {
+            self.next_event = Some(until);
+            return Ok(None);
+        }
+        let room = service.max_in_flight.min(gucs::concurrency() as u32).saturating_sub(self.in_flight);
+        let limiter = self.limiter(service, now)?;
+        let limiter_room = limiter.permits(now, room.max(1));
+        if limiter_room == 0 {
+            self.next_event = limiter.next_permit_at(now).map(|(at, _)| at);
+            return Ok(None);
+        }
+        if room == 0 {
+            self.next_event = None; // the end of a running call wakes the worker
+            return Ok(None);
+        }
+        let secret = credentials::of(service)?;
+        if secret.is_none() && service.secret_required {
+            let pause = Pause {
+                until: Some(now + LOOK_FOR_SECRET),
+                cause: Some("no_credential".to_string()),
+                reason: Some(credentials::missing(service)),
+                failures: 0,
+            };
+            self.next_event = pause.until;
+            ledger::set_pause(&service.name, &pause)?;
+            return Ok(None);
+        }
+        let claims = queue::claim(&service.name, i64::from(room.min(limiter_room)), now)?;
+        if !claims.is_empty() {
+            let spends = self.limiter(service, now)?.reserve(now, claims.len() as u32);
+            ledger::spend(&service.name, &spends)?;
+        }
+        Ok(Some(Start { service: service.clone(), secret, claims }))
+    }
+
+    fn limiter(&mut self, service: &Service, now: Micros) -> Result<&mut Limiter, Error> {
+        if self.limiter.is_none() {
+            self.limiter = Some(Limiter::new(&service.limits, &ledger::ledger(&service.name)?, now));
+        }
+        let limiter = self.limiter.get_or_insert_with(|| Limiter::new(&service.limits, &[], now));
+        limiter.set_limits(&service.limits, now);
+        Ok(limiter)
+    }
+}
+
+/// The job of a claim, or its outcome when no request can be made of it.
+fn job(service: &Arc<Service>, secret: Option<&Secret>, claim: &queue::Claim) -> Result<Job, Done> {
+    let built = key::normalise(service.key_kind, &claim.key).map_err(|problem| problem.why).and_then(|key| {
+        let request = request::build(service, &key, secret, &gucs::user_agent(), gucs::contact().as_deref())?;
+        Ok((key, request))
+    });
+    match built {
+        Ok((key, request)) => Ok(Job { id: claim.id, service: service.clone(), key, request }),
+        Err(why) => Err(Done {
+            id: claim.id,
+            service: service.clone(),
+            key: Key { text: claim.key.clone(), form: KeyForm::Text },
+            outcome: Outcome::Error { message: format!("no request can be built: {why}"), retry: false },
+            status_code: None,
+            latency_ms: 0,
+            finished_at: convert::clock(),
+        }),
+    }
+}

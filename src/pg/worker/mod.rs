@@ -1,0 +1,36 @@
+//! Background workers: the launcher, which knows the databases of the cluster, and one worker per database that has
+//! the extension.
+
+mod answers;
+mod credentials;
+mod database;
+mod discover;
+mod fetches;
+mod lanes;
+mod launcher;
+mod signals;
+mod steps;
+mod write_back;
+mod xact;
+
+use pgrx::bgworkers::{BackgroundWorkerBuilder, BgWorkerStartTime};
+use std::time::Duration;
+
+/// Registers the launcher; only while the library is being preloaded.
+pub fn init() {
+    BackgroundWorkerBuilder::new("enrichment_cache launcher")
+        .set_type("enrichment_cache launcher")
+        .set_library("enrichment_cache")
+        .set_function("enrichment_launcher_main")
+        .enable_shmem_access(None)
+        .enable_spi_access()
+        .set_start_time(BgWorkerStartTime::RecoveryFinished)
+        .set_restart_time(Some(Duration::from_secs(1)))
+        .load();
+}
+
+/// Ends this process so that the postmaster starts the launcher again (exit code 0 would mean "never again").
+fn exit_for_restart() -> ! {
+    // SAFETY: ends the process in the server's own way, running its exit callbacks.
+    unsafe { pgrx::pg_sys::proc_exit(1) }
+}

@@ -1,0 +1,1 @@
+//! Layout rules of the tree.
