@@ -225,14 +225,22 @@ BEGIN
          + (SELECT count(*) FROM @extschema@.enrichment_indicator i WHERE i.source = ANY (sources) AND i.dirty)
          + (SELECT count(*) FROM @extschema@.enrichment_source s WHERE s.name = ANY (sources) AND s.swept_at IS NULL)
          + (SELECT count(*) FROM @extschema@.enrichment_queue q
-            WHERE q.state <> 'dead' AND EXISTS (SELECT FROM @extschema@.enrichment_indicator i
+            -- what waits for a secret waits for somebody to give it, not for time to pass
+            WHERE q.state <> 'dead'
+              AND EXISTS (SELECT FROM @extschema@.enrichment_service r WHERE r.name = q.service AND r.enabled)
+              AND NOT EXISTS (SELECT FROM @extschema@.enrichment_lane l WHERE l.service = q.service
+                AND l.paused_until > now() AND l.cause IN ('no_credential', 'unauthorized'))
+              AND EXISTS (SELECT FROM @extschema@.enrichment_indicator i
                 JOIN @extschema@.enrichment_source s ON s.name = i.source
                 WHERE i.cache_key = q.cache_key AND i.source = ANY (sources) AND q.service = ANY (s.services)))
     INTO unwritten;
     SELECT string_agg(format('%s: %s', e.service, e.line), '; ' ORDER BY e.service) INTO waiting FROM (
-        SELECT t.service, format('%s to go, done about %s (%s)', t.pending, to_char(t.eta AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI "UTC"'),
-            coalesce(t.binding_limit, 'no limit')) AS line
-        FROM @extschema@.enrichment_eta t WHERE t.pending > 0) e;
+        SELECT t.service, CASE WHEN l.service IS NOT NULL THEN format('%s to go, paused: %s', t.pending, l.reason)
+            ELSE format('%s to go, done about %s (%s)', t.pending, to_char(t.eta AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI "UTC"'),
+                coalesce(t.binding_limit, 'no limit')) END AS line
+        FROM @extschema@.enrichment_eta t
+        LEFT JOIN @extschema@.enrichment_lane l ON l.service = t.service AND l.paused_until > now()
+        WHERE t.pending > 0) e;
 END $$;
 
 CREATE PROCEDURE enrich_refresh(
@@ -254,7 +262,7 @@ BEGIN
         RAISE EXCEPTION 'enrich_refresh needs enrichment_cache in shared_preload_libraries' USING ERRCODE = '55000',
             HINT = 'Add enrichment_cache to shared_preload_libraries and restart the server.';
     END IF;
-    IF pg_catalog.least(sessions, files, passwords) < 0 OR commit_interval IS NULL OR commit_interval < 1 OR commit_interval > 100000 THEN
+    IF least(sessions, files, passwords) < 0 OR commit_interval IS NULL OR commit_interval < 1 OR commit_interval > 100000 THEN
         RAISE EXCEPTION 'numbers of rows must not be negative, commit_interval must lie between 1 and 100000' USING ERRCODE = '22023',
             HINT = '0 means all rows; NULL leaves a kind of table out.';
     END IF;
@@ -270,7 +278,7 @@ BEGIN
         EXIT WHEN state.unwritten = 0;
         began := coalesce(began, state.done);
         IF clock_timestamp() >= told + interval '5 seconds' THEN
-            rate := (state.done - began) / pg_catalog.greatest(extract(epoch FROM clock_timestamp() - started), 1);
+            rate := (state.done - began) / greatest(extract(epoch FROM clock_timestamp() - started), 1);
             RAISE NOTICE 'enrich_refresh: % of % keys answered, % failed, % per second%', state.done, state.keys, state.failed,
                 pg_catalog.round(rate, 1), coalesce('; ' || state.waiting, '');
             told := clock_timestamp();
@@ -279,6 +287,10 @@ BEGIN
     END LOOP;
     RAISE NOTICE 'enrich_refresh: done, % of % keys answered, % failed, in % s', state.done, state.keys, state.failed,
         pg_catalog.round(extract(epoch FROM clock_timestamp() - started), 1);
+    IF state.waiting IS NOT NULL THEN
+        RAISE WARNING 'enrich_refresh: not everything could be asked: %', state.waiting
+            USING HINT = 'SELECT * FROM enrich_health() says what to do.';
+    END IF;
 END $$;
 
 CREATE FUNCTION enrichment_refresh_begin(sessions int, files int, passwords int, every int) RETURNS text[]

@@ -16,7 +16,7 @@ static CA_FILE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new
 static HTTP_PROXY: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static SECRETS_DIR: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static CLEANUP_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(3600);
-static STATS_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(60);
+static STATS_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(300);
 static SWEEP_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(300);
 
 static PRELOADED: AtomicBool = AtomicBool::new(false);
@@ -182,7 +182,7 @@ pub fn cleanup_interval() -> Option<Duration> {
 }
 
 pub fn stats_interval() -> Duration {
-    seconds(&STATS_INTERVAL).unwrap_or(Duration::from_secs(60))
+    seconds(&STATS_INTERVAL).unwrap_or(Duration::from_secs(300))
 }
 
 pub fn sweep_interval() -> Option<Duration> {

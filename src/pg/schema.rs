@@ -2,6 +2,7 @@
 
 use pgrx::extension_sql_file;
 
+extension_sql_file!("../../sql/install/10_schema.sql", name = "schema", bootstrap);
 extension_sql_file!(
     "../../sql/install/20_tables.sql",
     name = "tables",

@@ -60,7 +60,7 @@ fn ask(service: &str, prefix: &str) -> Answer<&'static str> {
     if unsafe { pg_sys::XactReadOnly || pg_sys::RecoveryInProgress() } {
         return Ok(if waiting.is_some() { "queued" } else { "miss" });
     }
-    queue::request(service, vec![prefix.to_string()], 0)?;
+    queue::request(service, vec![prefix.to_string()], 0, false)?;
     wake::worker_at_commit();
     Ok("queued")
 }

@@ -30,7 +30,7 @@ fn enrich_request(service: &str, key: &str, priority: default!(i32, 0)) -> Answe
         return Ok("fresh".to_string());
     }
     warn_without_worker();
-    let added = queue::request(&service.name, vec![key.text], priority)?;
+    let added = queue::request(&service.name, vec![key.text], priority, true)?;
     wake::worker_at_commit();
     Ok(if added > 0 { "queued" } else { "already_queued" }.to_string())
 }
@@ -57,7 +57,7 @@ fn enrich_request_many(service: &str, keys: Array<&str>, priority: default!(i32,
     warn_without_worker();
     wanted.sort_unstable();
     wanted.dedup();
-    let added = queue::request(&service.name, wanted, priority)?;
+    let added = queue::request(&service.name, wanted, priority, true)?;
     wake::worker_at_commit();
     Ok(added)
 }

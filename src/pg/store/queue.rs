@@ -19,16 +19,16 @@ static REQUEST: Statement = Statement {
             state = CASE q.state WHEN 'dead' THEN 'waiting' ELSE q.state END,
             attempts = CASE q.state WHEN 'dead' THEN 0 ELSE q.attempts END,
             next_attempt_at = CASE q.state WHEN 'dead' THEN pg_catalog.now() ELSE q.next_attempt_at END
-        WHERE q.state = 'dead' OR q.priority < EXCLUDED.priority
+        WHERE ($4 AND q.state = 'dead') OR (q.state <> 'dead' AND q.priority < EXCLUDED.priority)
         RETURNING (q.xmax::text = '0') AS added",
-    args: &[TEXTOID, TEXTARRAYOID, INT4OID],
+    args: &[TEXTOID, TEXTARRAYOID, INT4OID, BOOLOID],
 };
 
-/// Puts keys of a service that are not fresh into the queue; returns how many are new there. A request that rests
-/// after its last attempt is revived, one that waits takes the higher priority.
-pub fn request(service: &str, keys: Vec<String>, priority: i32) -> Result<i64, Error> {
+/// Puts keys of a service that are not fresh into the queue; returns how many are new there. A request that waits
+/// takes the higher priority; one that rests after its last attempt is revived if `revive` says so.
+pub fn request(service: &str, keys: Vec<String>, priority: i32, revive: bool) -> Result<i64, Error> {
     let mut added = 0;
-    spi::run(&REQUEST, &[Arg::of(service), Arg::of(keys), Arg::of(priority)], Mode::Write, |row| {
+    spi::run(&REQUEST, &[Arg::of(service), Arg::of(keys), Arg::of(priority), Arg::of(revive)], Mode::Write, |row| {
         added += i64::from(row.get::<bool>(1).unwrap_or(false));
     })?;
     Ok(added)

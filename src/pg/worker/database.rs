@@ -16,6 +16,7 @@ use std::time::Duration;
 const SECOND: Micros = 1_000_000;
 /// How long running calls are waited for when the worker ends.
 const GRACE: Duration = Duration::from_secs(3);
+const SHORTEST_NAP: Micros = SECOND / 200;
 const LONGEST_NAP: Micros = 60 * SECOND;
 /// A database without the extension is looked at again after this.
 const LOOK_AGAIN: Micros = 60 * SECOND;
@@ -122,7 +123,7 @@ fn serve(oid: u32) {
         let busy = worker.round();
         still_here = installed().unwrap_or(true);
         if !busy && still_here {
-            let nap = worker.next_event().saturating_sub(convert::clock()).clamp(1000, LONGEST_NAP);
+            let nap = worker.next_event().saturating_sub(convert::clock()).clamp(SHORTEST_NAP, LONGEST_NAP);
             signals::wait(Duration::from_micros(nap as u64), Some(worker.pool.wake_fd()));
         }
     }
@@ -145,6 +146,8 @@ impl Worker {
         if gucs::enabled() {
             busy |= steps.run("requests of waiting sessions", fetches::accept);
             busy |= steps.run("start of calls", || lanes.start(pool));
+        } else {
+            lanes.rest();
         }
         busy |= steps.run("new keys", discover::fold_arrivals);
         let known = xact::run(c"enrichment_cache: reading sources", sources::all);
@@ -195,7 +198,8 @@ impl Worker {
     }
 
     fn next_event(&self) -> Micros {
-        let sweeps = discover::next_event(&self.sources);
+        // a sweep that is due now has just failed: its step rests
+        let sweeps = discover::next_event(&self.sources).map(|due| due.max(convert::clock() + SECOND));
         [self.lanes.next_event(), self.steps.next_try(), sweeps, Some(self.next_count), self.next_cleanup_at()]
             .into_iter()
             .flatten()

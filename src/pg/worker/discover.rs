@@ -63,7 +63,7 @@ fn fold(source: &Source, keys: &[(&str, bool)]) -> Result<(), Error> {
         keys.sort_unstable();
         keys.dedup();
         if registry::service(&service)?.enabled {
-            queue::request(&service, keys, priority)?;
+            queue::request(&service, keys, priority, priority == URGENT)?;
         }
     }
     Ok(())

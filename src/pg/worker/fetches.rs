@@ -41,7 +41,7 @@ pub fn accept() -> Result<bool, Error> {
     let pending = xact::run(c"enrichment_cache: taking requests of sessions", || {
         let mut pending = Vec::with_capacity(asked.len());
         for one in &asked {
-            queue::request(&one.service, vec![one.key.clone()], WAITED_FOR)?;
+            queue::request(&one.service, vec![one.key.clone()], WAITED_FOR, true)?;
             pending.push(queue::pending(&one.service, &one.key)?);
         }
         Ok(pending)

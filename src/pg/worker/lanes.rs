@@ -70,6 +70,7 @@ impl Lanes {
         let services = registry::all()?;
         let due: HashMap<String, Micros> = queue::due()?.into_iter().collect();
         self.lanes.retain(|name, lane| services.contains_key(name) || lane.in_flight > 0);
+        self.rest();
         let mut starts = Vec::new();
         for (name, service) in services.iter().filter(|(_, service)| service.enabled) {
             let lane = self.lanes.entry(name.clone()).or_default();
@@ -79,6 +80,11 @@ impl Lanes {
             }
         }
         Ok(starts)
+    }
+
+    /// Forgets when lanes wanted to go on: nothing is to be started for now, or it is about to be found out anew.
+    pub fn rest(&mut self) {
+        self.lanes.values_mut().for_each(|lane| lane.next_event = None);
     }
 
     /// When a lane can next do something.

@@ -62,6 +62,7 @@ impl Steps {
 
     /// When the first resting step is tried again.
     pub fn next_try(&self) -> Option<Micros> {
-        self.resting.values().map(|rest| rest.until).min()
+        let now = convert::clock();
+        self.resting.values().map(|rest| rest.until).filter(|until| *until > now).min()
     }
 }
