@@ -2,6 +2,8 @@
 # The in-database tests. They have a stage of their own, because cargo-pgrx installs a debug library
 # with test functions, which must never replace the release one.
 . "$(dirname "${BASH_SOURCE[0]}")/common.sh"
+# it would lead cargo-pgrx past the stage below
+unset PGRX_PG_CONFIG_PATH
 
 "$ROOT/tools/stage.sh" "$STAGE_PGTEST"
 pg_config=$STAGE_PGTEST$PG_HOME/bin/pg_config

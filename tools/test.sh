@@ -16,6 +16,7 @@ finish() {
     local code=$? line
     printf '\n'
     for line in ${summary[@]+"${summary[@]}"}; do printf '%s\n' "$line"; done
+    cat "$LOGS"/test-*.log 2>/dev/null | awk '/^test result:/ { p += $4; f += $6 } END { printf "%d passed, %d failed\n", p, f }'
     if [ "$code" -eq 0 ]; then
         printf 'all passed in %d s\n' "$((SECONDS - began))"
     else

@@ -89,214 +89,235 @@ RETURN CASE pg_catalog.jsonb_typeof(value)
         END
     END;
 
--- Typed views: one row per key of the cache. OFFSET 0 keeps a subquery from being merged, so that a large payload is
--- read and unpacked once for all columns; a query that uses no column of it does not touch the payload. ------------
+-- A number of an autonomous system, also as "AS123"; above 2147483647 and 0 are NULL.
+CREATE FUNCTION @extschema@.enrich_asn(value jsonb) RETURNS int LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE pg_catalog.jsonb_typeof(value)
+    WHEN 'number' THEN CASE WHEN value::numeric >= '1'::numeric AND value::numeric < '2147483648'::numeric
+        THEN pg_catalog.trunc(value::numeric)::int END
+    WHEN 'string' THEN CASE
+        WHEN pg_catalog.substring(value #>> '{}'::text[], '^(?:AS|as)?0*([1-9][0-9]{0,9})(?:[.]0*)?$'::text)::bigint <= '2147483647'::bigint
+            THEN pg_catalog.substring(value #>> '{}'::text[], '[1-9][0-9]*'::text)::int END
+    END;
+
+-- What was cached of a VirusTotal answer: all of it, without its wrapper, or some of its attributes.
+CREATE FUNCTION @extschema@.enrich_virustotal_attributes(payload jsonb) RETURNS jsonb LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN coalesce(pg_catalog.jsonb_extract_path(payload, 'data', 'attributes'),
+    pg_catalog.jsonb_extract_path(payload, 'attributes'), payload);
+
+-- A cached list of 18 items, in either of the orders in use, in the shape of Spur's own answer.
+CREATE FUNCTION @extschema@.enrich_spur_list(items jsonb) RETURNS jsonb LANGUAGE sql STABLE PARALLEL SAFE COST 1
+RETURN CASE
+    -- a list of nothing is what was kept when nothing was learnt
+    WHEN items <@ '["", null, []]'::jsonb THEN NULL
+    WHEN 'array' IN (
+            pg_catalog.jsonb_typeof(pg_catalog.jsonb_extract_path(items, '1')),
+            pg_catalog.jsonb_typeof(pg_catalog.jsonb_extract_path(items, '7')),
+            pg_catalog.jsonb_typeof(pg_catalog.jsonb_extract_path(items, '9')),
+            pg_catalog.jsonb_typeof(pg_catalog.jsonb_extract_path(items, '15')),
+            pg_catalog.jsonb_typeof(pg_catalog.jsonb_extract_path(items, '16')),
+            pg_catalog.jsonb_typeof(pg_catalog.jsonb_extract_path(items, '17')))
+        OR 'number' IN (
+            pg_catalog.jsonb_typeof(pg_catalog.jsonb_extract_path(items, '5')),
+            pg_catalog.jsonb_typeof(pg_catalog.jsonb_extract_path(items, '6')))
+    THEN pg_catalog.jsonb_build_object(
+        'as', pg_catalog.jsonb_build_object('organization', pg_catalog.jsonb_extract_path(items, '0')),
+        'client', pg_catalog.jsonb_build_object(
+            'behaviors', pg_catalog.jsonb_extract_path(items, '1'),
+            'countries', pg_catalog.jsonb_extract_path(items, '5'),
+            'count', pg_catalog.jsonb_extract_path(items, '6'),
+            'proxies', pg_catalog.jsonb_extract_path(items, '7'),
+            'spread', pg_catalog.jsonb_extract_path(items, '8'),
+            'types', pg_catalog.jsonb_extract_path(items, '9')),
+        'infrastructure', pg_catalog.jsonb_extract_path(items, '10'),
+        'location', pg_catalog.jsonb_build_object(
+            'city', pg_catalog.jsonb_extract_path(items, '11'),
+            'country', pg_catalog.jsonb_extract_path(items, '12'),
+            'state', pg_catalog.jsonb_extract_path(items, '13')),
+        'organization', pg_catalog.jsonb_extract_path(items, '14'),
+        'risks', pg_catalog.jsonb_extract_path(items, '15'),
+        'services', pg_catalog.jsonb_extract_path(items, '16'),
+        'tunnels', pg_catalog.jsonb_extract_path(items, '17'))
+    ELSE pg_catalog.jsonb_build_object(
+        'as', pg_catalog.jsonb_build_object(
+            'number', pg_catalog.jsonb_extract_path(items, '0'),
+            'organization', pg_catalog.jsonb_extract_path(items, '1')),
+        'organization', pg_catalog.jsonb_extract_path(items, '2'),
+        'infrastructure', pg_catalog.jsonb_extract_path(items, '3'),
+        'client', pg_catalog.jsonb_build_object(
+            'behaviors', pg_catalog.jsonb_extract_path(items, '4'),
+            'proxies', pg_catalog.jsonb_extract_path(items, '5'),
+            'types', pg_catalog.jsonb_extract_path(items, '6'),
+            'count', pg_catalog.jsonb_extract_path(items, '7'),
+            'countries', pg_catalog.jsonb_extract_path(items, '9'),
+            'spread', pg_catalog.jsonb_extract_path(items, '10')),
+        'risks', pg_catalog.jsonb_extract_path(items, '11'),
+        'services', pg_catalog.jsonb_extract_path(items, '12'),
+        -- "city, state, country" without what was empty: two parts do not say which the first one is
+        'location', pg_catalog.jsonb_build_object(
+            'city', pg_catalog.substring(pg_catalog.jsonb_extract_path_text(items, '13'), '^(.+), [^,]+, [A-Z]{2}$'::text),
+            'state', pg_catalog.substring(pg_catalog.jsonb_extract_path_text(items, '13'), ', ([^,]+), [A-Z]{2}$'::text),
+            'country', pg_catalog.substring(pg_catalog.jsonb_extract_path_text(items, '13'), '(?:^|, )([A-Z]{2})$'::text)),
+        'tunnels', CASE WHEN coalesce(
+                @extschema@.enrich_text(pg_catalog.jsonb_extract_path(items, '17')),
+                @extschema@.enrich_text(pg_catalog.jsonb_extract_path(items, '16')),
+                @extschema@.enrich_text(pg_catalog.jsonb_extract_path(items, '14'))) IS NOT NULL
+            THEN pg_catalog.jsonb_build_array(pg_catalog.jsonb_build_object(
+                'anonymous', pg_catalog.jsonb_extract_path(items, '14'),
+                'operator', pg_catalog.jsonb_extract_path(items, '16'),
+                'type', pg_catalog.jsonb_extract_path(items, '17'))) END)
+    END;
+
+-- A Spur answer as it was received, also where a list was cached. The costs of 1 let the accessors be inlined around it.
+CREATE FUNCTION @extschema@.enrich_spur_answer(payload jsonb) RETURNS jsonb LANGUAGE sql STABLE PARALLEL SAFE COST 1
+RETURN CASE
+    WHEN pg_catalog.jsonb_typeof(payload) = 'array' THEN @extschema@.enrich_spur_list(payload)
+    WHEN pg_catalog.jsonb_typeof(pg_catalog.jsonb_extract_path(payload, 'spur_data')) = 'array'
+        THEN @extschema@.enrich_spur_list(pg_catalog.jsonb_extract_path(payload, 'spur_data'))
+    ELSE payload END;
+
+-- Typed views: one row per key of the cache, one scan, an expression per column, so that a join is a join of tables and a
+-- column that is not asked for is not computed. (A lateral subquery would be memoized by whole payloads.) -------------
 
 CREATE VIEW @extschema@.enrichment_dshield AS
 SELECT c.cache_key,
-    CASE WHEN v.asn <= 2147483647::bigint THEN v.asn::int END AS asn,
-    @extschema@.enrich_text(pg_catalog.jsonb_extract_path(v.ip, 'asname')) AS as_name,
-    @extschema@.enrich_text(pg_catalog.jsonb_extract_path(v.ip, 'ascountry')) AS country,
-    @extschema@.enrich_text(pg_catalog.jsonb_extract_path(v.ip, 'network')) AS network,
-    @extschema@.enrich_text(pg_catalog.jsonb_extract_path(v.ip, 'asabusecontact')) AS abuse_contact,
-    @extschema@.enrich_bigint(pg_catalog.jsonb_extract_path(v.ip, 'count')) AS reports,
-    @extschema@.enrich_bigint(pg_catalog.jsonb_extract_path(v.ip, 'attacks')) AS attacks,
-    (@extschema@.enrich_timestamp(pg_catalog.jsonb_extract_path(v.ip, 'mindate')) AT TIME ZONE 'UTC')::date AS first_seen,
-    (@extschema@.enrich_timestamp(pg_catalog.jsonb_extract_path(v.ip, 'maxdate')) AT TIME ZONE 'UTC')::date AS last_seen,
-    CASE pg_catalog.jsonb_typeof(pg_catalog.jsonb_extract_path(v.ip, 'threatfeeds'))
+    @extschema@.enrich_asn(pg_catalog.jsonb_extract_path(c.payload, 'ip', 'as')) AS asn,
+    @extschema@.enrich_text(pg_catalog.jsonb_extract_path(c.payload, 'ip', 'asname')) AS as_name,
+    @extschema@.enrich_text(pg_catalog.jsonb_extract_path(c.payload, 'ip', 'ascountry')) AS country,
+    @extschema@.enrich_text(pg_catalog.jsonb_extract_path(c.payload, 'ip', 'network')) AS network,
+    @extschema@.enrich_text(pg_catalog.jsonb_extract_path(c.payload, 'ip', 'asabusecontact')) AS abuse_contact,
+    @extschema@.enrich_bigint(pg_catalog.jsonb_extract_path(c.payload, 'ip', 'count')) AS reports,
+    @extschema@.enrich_bigint(pg_catalog.jsonb_extract_path(c.payload, 'ip', 'attacks')) AS attacks,
+    (SELECT (@extschema@.enrich_timestamp(v.day) AT TIME ZONE 'UTC')::date
+        FROM (SELECT pg_catalog.jsonb_extract_path(c.payload, 'ip', 'mindate') AS day OFFSET 0) v) AS first_seen,
+    (SELECT (@extschema@.enrich_timestamp(v.day) AT TIME ZONE 'UTC')::date
+        FROM (SELECT pg_catalog.jsonb_extract_path(c.payload, 'ip', 'maxdate') AS day OFFSET 0) v) AS last_seen,
+    CASE pg_catalog.jsonb_typeof(pg_catalog.jsonb_extract_path(c.payload, 'ip', 'threatfeeds'))
         WHEN 'object' THEN (
             SELECT coalesce(pg_catalog.array_agg(f.name ORDER BY f.name), '{}'::text[])
-            FROM pg_catalog.jsonb_object_keys(pg_catalog.jsonb_extract_path(v.ip, 'threatfeeds')) AS f (name))
-        ELSE @extschema@.enrich_text_array(pg_catalog.jsonb_extract_path(v.ip, 'threatfeeds')) END AS threatfeeds,
+            FROM pg_catalog.jsonb_object_keys(pg_catalog.jsonb_extract_path(c.payload, 'ip', 'threatfeeds')) AS f (name))
+        ELSE @extschema@.enrich_text_array(pg_catalog.jsonb_extract_path(c.payload, 'ip', 'threatfeeds')) END AS threatfeeds,
     c.response_status, c.fetched_at, c.expires_at
 FROM @extschema@.enrichment_cache c
-CROSS JOIN LATERAL (
-    SELECT b.ip,
-        pg_catalog.substring(@extschema@.enrich_text(pg_catalog.jsonb_extract_path(b.ip, 'as')),
-            '^(?:AS|as)?0*([1-9][0-9]{0,9})(?:[.]0*)?$'::text)::bigint AS asn
-    FROM (SELECT coalesce(pg_catalog.jsonb_extract_path(c.payload, 'ip'),
-        pg_catalog.jsonb_extract_path(c.payload, 'data', 'ip')) AS ip OFFSET 0) b
-    OFFSET 0) v
 WHERE c.service = 'dshield';
 
--- Cached lists of 18 items, in either order, are put into the shape of Spur's own answer first.
 CREATE VIEW @extschema@.enrichment_spur AS
 SELECT c.cache_key,
-    CASE WHEN v.asn <= 2147483647::bigint THEN v.asn::int END AS asn,
-    @extschema@.enrich_text(pg_catalog.jsonb_extract_path(v.answer, 'as', 'organization')) AS as_organization,
-    @extschema@.enrich_text(pg_catalog.jsonb_extract_path(v.answer, 'organization')) AS organization,
-    @extschema@.enrich_text(pg_catalog.jsonb_extract_path(v.answer, 'infrastructure')) AS infrastructure,
-    @extschema@.enrich_text(pg_catalog.jsonb_extract_path(v.answer, 'location', 'city')) AS city,
-    @extschema@.enrich_text(pg_catalog.jsonb_extract_path(v.answer, 'location', 'state')) AS state,
-    @extschema@.enrich_text(pg_catalog.jsonb_extract_path(v.answer, 'location', 'country')) AS country,
-    @extschema@.enrich_bigint(pg_catalog.jsonb_extract_path(v.answer, 'client', 'count')) AS client_count,
-    @extschema@.enrich_bigint(pg_catalog.jsonb_extract_path(v.answer, 'client', 'countries')) AS client_countries,
-    @extschema@.enrich_bigint(pg_catalog.jsonb_extract_path(v.answer, 'client', 'spread')) AS client_spread,
-    @extschema@.enrich_text_array(pg_catalog.jsonb_extract_path(v.answer, 'client', 'types')) AS client_types,
-    @extschema@.enrich_text_array(pg_catalog.jsonb_extract_path(v.answer, 'client', 'behaviors')) AS behaviors,
-    @extschema@.enrich_text_array(pg_catalog.jsonb_extract_path(v.answer, 'client', 'proxies')) AS proxies,
-    @extschema@.enrich_text_array(pg_catalog.jsonb_extract_path(v.answer, 'risks')) AS risks,
-    @extschema@.enrich_text_array(pg_catalog.jsonb_extract_path(v.answer, 'services')) AS services,
-    @extschema@.enrich_text(pg_catalog.jsonb_extract_path(v.answer, 'tunnels', '0', 'type')) AS tunnel_type,
-    @extschema@.enrich_text(pg_catalog.jsonb_extract_path(v.answer, 'tunnels', '0', 'operator')) AS tunnel_operator,
-    @extschema@.enrich_boolean(pg_catalog.jsonb_extract_path(v.answer, 'tunnels', '0', 'anonymous')) AS anonymous,
-    CASE WHEN pg_catalog.jsonb_typeof(v.answer) = 'object' THEN
-        coalesce(@extschema@.enrich_text(pg_catalog.jsonb_extract_path(v.answer, 'infrastructure')) IN ('DATACENTER', 'VPN'), false)
-        OR coalesce(pg_catalog.jsonb_typeof(pg_catalog.jsonb_extract_path(v.answer, 'tunnels', '0')) = 'object', false)
-        END AS flagged,
+    @extschema@.enrich_asn(pg_catalog.jsonb_extract_path(@extschema@.enrich_spur_answer(c.payload), 'as', 'number')) AS asn,
+    @extschema@.enrich_text(pg_catalog.jsonb_extract_path(@extschema@.enrich_spur_answer(c.payload), 'as', 'organization')) AS as_organization,
+    @extschema@.enrich_text(pg_catalog.jsonb_extract_path(@extschema@.enrich_spur_answer(c.payload), 'organization')) AS organization,
+    @extschema@.enrich_text(pg_catalog.jsonb_extract_path(@extschema@.enrich_spur_answer(c.payload), 'infrastructure')) AS infrastructure,
+    @extschema@.enrich_text(pg_catalog.jsonb_extract_path(@extschema@.enrich_spur_answer(c.payload), 'location', 'city')) AS city,
+    @extschema@.enrich_text(pg_catalog.jsonb_extract_path(@extschema@.enrich_spur_answer(c.payload), 'location', 'state')) AS state,
+    @extschema@.enrich_text(pg_catalog.jsonb_extract_path(@extschema@.enrich_spur_answer(c.payload), 'location', 'country')) AS country,
+    @extschema@.enrich_bigint(pg_catalog.jsonb_extract_path(@extschema@.enrich_spur_answer(c.payload), 'client', 'count')) AS client_count,
+    @extschema@.enrich_bigint(pg_catalog.jsonb_extract_path(@extschema@.enrich_spur_answer(c.payload), 'client', 'countries')) AS client_countries,
+    @extschema@.enrich_bigint(pg_catalog.jsonb_extract_path(@extschema@.enrich_spur_answer(c.payload), 'client', 'spread')) AS client_spread,
+    @extschema@.enrich_text_array(pg_catalog.jsonb_extract_path(@extschema@.enrich_spur_answer(c.payload), 'client', 'types')) AS client_types,
+    @extschema@.enrich_text_array(pg_catalog.jsonb_extract_path(@extschema@.enrich_spur_answer(c.payload), 'client', 'behaviors')) AS behaviors,
+    @extschema@.enrich_text_array(pg_catalog.jsonb_extract_path(@extschema@.enrich_spur_answer(c.payload), 'client', 'proxies')) AS proxies,
+    @extschema@.enrich_text_array(pg_catalog.jsonb_extract_path(@extschema@.enrich_spur_answer(c.payload), 'risks')) AS risks,
+    @extschema@.enrich_text_array(pg_catalog.jsonb_extract_path(@extschema@.enrich_spur_answer(c.payload), 'services')) AS services,
+    @extschema@.enrich_text(pg_catalog.jsonb_extract_path(@extschema@.enrich_spur_answer(c.payload), 'tunnels', '0', 'type')) AS tunnel_type,
+    @extschema@.enrich_text(pg_catalog.jsonb_extract_path(@extschema@.enrich_spur_answer(c.payload), 'tunnels', '0', 'operator')) AS tunnel_operator,
+    @extschema@.enrich_boolean(pg_catalog.jsonb_extract_path(@extschema@.enrich_spur_answer(c.payload), 'tunnels', '0', 'anonymous')) AS anonymous,
+    CASE WHEN pg_catalog.jsonb_typeof(@extschema@.enrich_spur_answer(c.payload)) = 'object' THEN
+        coalesce(@extschema@.enrich_text(pg_catalog.jsonb_extract_path(@extschema@.enrich_spur_answer(c.payload), 'infrastructure')) IN ('DATACENTER', 'VPN'), false)
+        OR coalesce(pg_catalog.jsonb_typeof(pg_catalog.jsonb_extract_path(@extschema@.enrich_spur_answer(c.payload), 'tunnels', '0')) = 'object', false) END AS flagged,
     c.response_status, c.fetched_at, c.expires_at
 FROM @extschema@.enrichment_cache c
-CROSS JOIN LATERAL (
-    SELECT s.answer,
-        pg_catalog.substring(@extschema@.enrich_text(pg_catalog.jsonb_extract_path(s.answer, 'as', 'number')),
-            '^(?:AS|as)?0*([1-9][0-9]{0,9})(?:[.]0*)?$'::text)::bigint AS asn
-    FROM (
-        SELECT CASE
-            WHEN pg_catalog.jsonb_typeof(l.items) IS DISTINCT FROM 'array' THEN l.items
-            -- a list of nothing is what was kept when nothing was learnt
-            WHEN l.items <@ '["", null, []]'::jsonb THEN NULL
-            WHEN 'array' IN (
-                    pg_catalog.jsonb_typeof(pg_catalog.jsonb_extract_path(l.items, '1')),
-                    pg_catalog.jsonb_typeof(pg_catalog.jsonb_extract_path(l.items, '7')),
-                    pg_catalog.jsonb_typeof(pg_catalog.jsonb_extract_path(l.items, '9')),
-                    pg_catalog.jsonb_typeof(pg_catalog.jsonb_extract_path(l.items, '15')),
-                    pg_catalog.jsonb_typeof(pg_catalog.jsonb_extract_path(l.items, '16')),
-                    pg_catalog.jsonb_typeof(pg_catalog.jsonb_extract_path(l.items, '17')))
-                OR 'number' IN (
-                    pg_catalog.jsonb_typeof(pg_catalog.jsonb_extract_path(l.items, '5')),
-                    pg_catalog.jsonb_typeof(pg_catalog.jsonb_extract_path(l.items, '6')))
-            THEN pg_catalog.jsonb_build_object(
-                'as', pg_catalog.jsonb_build_object('organization', pg_catalog.jsonb_extract_path(l.items, '0')),
-                'client', pg_catalog.jsonb_build_object(
-                    'behaviors', pg_catalog.jsonb_extract_path(l.items, '1'),
-                    'countries', pg_catalog.jsonb_extract_path(l.items, '5'),
-                    'count', pg_catalog.jsonb_extract_path(l.items, '6'),
-                    'proxies', pg_catalog.jsonb_extract_path(l.items, '7'),
-                    'spread', pg_catalog.jsonb_extract_path(l.items, '8'),
-                    'types', pg_catalog.jsonb_extract_path(l.items, '9')),
-                'infrastructure', pg_catalog.jsonb_extract_path(l.items, '10'),
-                'location', pg_catalog.jsonb_build_object(
-                    'city', pg_catalog.jsonb_extract_path(l.items, '11'),
-                    'country', pg_catalog.jsonb_extract_path(l.items, '12'),
-                    'state', pg_catalog.jsonb_extract_path(l.items, '13')),
-                'organization', pg_catalog.jsonb_extract_path(l.items, '14'),
-                'risks', pg_catalog.jsonb_extract_path(l.items, '15'),
-                'services', pg_catalog.jsonb_extract_path(l.items, '16'),
-                'tunnels', pg_catalog.jsonb_extract_path(l.items, '17'))
-            ELSE pg_catalog.jsonb_build_object(
-                'as', pg_catalog.jsonb_build_object(
-                    'number', pg_catalog.jsonb_extract_path(l.items, '0'),
-                    'organization', pg_catalog.jsonb_extract_path(l.items, '1')),
-                'organization', pg_catalog.jsonb_extract_path(l.items, '2'),
-                'infrastructure', pg_catalog.jsonb_extract_path(l.items, '3'),
-                'client', pg_catalog.jsonb_build_object(
-                    'behaviors', pg_catalog.jsonb_extract_path(l.items, '4'),
-                    'proxies', pg_catalog.jsonb_extract_path(l.items, '5'),
-                    'types', pg_catalog.jsonb_extract_path(l.items, '6'),
-                    'count', pg_catalog.jsonb_extract_path(l.items, '7'),
-                    'countries', pg_catalog.jsonb_extract_path(l.items, '9'),
-                    'spread', pg_catalog.jsonb_extract_path(l.items, '10')),
-                'risks', pg_catalog.jsonb_extract_path(l.items, '11'),
-                'services', pg_catalog.jsonb_extract_path(l.items, '12'),
-                -- "city, state, country" without what was empty: two parts do not say which the first one is
-                'location', pg_catalog.jsonb_build_object(
-                    'city', pg_catalog.substring(pg_catalog.jsonb_extract_path_text(l.items, '13'), '^(.+), [^,]+, [A-Z]{2}$'::text),
-                    'state', pg_catalog.substring(pg_catalog.jsonb_extract_path_text(l.items, '13'), ', ([^,]+), [A-Z]{2}$'::text),
-                    'country', pg_catalog.substring(pg_catalog.jsonb_extract_path_text(l.items, '13'), '(?:^|, )([A-Z]{2})$'::text)),
-                'tunnels', CASE WHEN coalesce(
-                        @extschema@.enrich_text(pg_catalog.jsonb_extract_path(l.items, '17')),
-                        @extschema@.enrich_text(pg_catalog.jsonb_extract_path(l.items, '16')),
-                        @extschema@.enrich_text(pg_catalog.jsonb_extract_path(l.items, '14'))) IS NOT NULL
-                    THEN pg_catalog.jsonb_build_array(pg_catalog.jsonb_build_object(
-                        'anonymous', pg_catalog.jsonb_extract_path(l.items, '14'),
-                        'operator', pg_catalog.jsonb_extract_path(l.items, '16'),
-                        'type', pg_catalog.jsonb_extract_path(l.items, '17'))) END)
-            END AS answer
-        FROM (SELECT coalesce(pg_catalog.jsonb_extract_path(c.payload, 'spur_data'), c.payload) AS items OFFSET 0) l
-        OFFSET 0) s
-    OFFSET 0) v
 WHERE c.service = 'spur';
 
 CREATE VIEW @extschema@.enrichment_urlhaus AS
 SELECT c.cache_key,
-    @extschema@.enrich_text(pg_catalog.jsonb_extract_path(v.answer, 'host')) AS host,
-    @extschema@.enrich_bigint(pg_catalog.jsonb_extract_path(v.answer, 'url_count')) AS url_count,
-    CASE WHEN pg_catalog.jsonb_typeof(pg_catalog.jsonb_extract_path(v.answer, 'urls')) = 'array' THEN (
-        SELECT pg_catalog.count(*) FROM pg_catalog.jsonb_array_elements(pg_catalog.jsonb_extract_path(v.answer, 'urls')) AS u (url)
+    @extschema@.enrich_text(pg_catalog.jsonb_extract_path(c.payload, 'host')) AS host,
+    @extschema@.enrich_bigint(pg_catalog.jsonb_extract_path(c.payload, 'url_count')) AS url_count,
+    CASE WHEN pg_catalog.jsonb_typeof(pg_catalog.jsonb_extract_path(c.payload, 'urls')) = 'array' THEN (
+        SELECT pg_catalog.count(*) FROM pg_catalog.jsonb_array_elements(pg_catalog.jsonb_extract_path(c.payload, 'urls')) AS u (url)
         WHERE pg_catalog.jsonb_extract_path_text(u.url, 'url_status') = 'online') END AS urls_online,
-    CASE WHEN pg_catalog.jsonb_typeof(pg_catalog.jsonb_extract_path(v.answer, 'urls')) = 'array' THEN (
+    CASE WHEN pg_catalog.jsonb_typeof(pg_catalog.jsonb_extract_path(c.payload, 'urls')) = 'array' THEN (
             SELECT coalesce(pg_catalog.array_agg(DISTINCT t.tag ORDER BY t.tag), '{}'::text[])
-            FROM pg_catalog.jsonb_array_elements(pg_catalog.jsonb_extract_path(v.answer, 'urls')) AS u (url)
+            FROM pg_catalog.jsonb_array_elements(pg_catalog.jsonb_extract_path(c.payload, 'urls')) AS u (url)
             CROSS JOIN LATERAL pg_catalog.unnest(
                 @extschema@.enrich_text_array(pg_catalog.jsonb_extract_path(u.url, 'tags'))) AS t (tag))
         ELSE (
             SELECT pg_catalog.array_agg(DISTINCT t.tag ORDER BY t.tag) FROM pg_catalog.unnest(@extschema@.enrich_text_array(
-                CASE pg_catalog.jsonb_typeof(v.answer) WHEN 'string' THEN v.answer
-                    ELSE pg_catalog.jsonb_extract_path(v.answer, 'tags') END)) AS t (tag))
+                CASE pg_catalog.jsonb_typeof(c.payload) WHEN 'string' THEN c.payload
+                    ELSE pg_catalog.jsonb_extract_path(c.payload, 'tags') END)) AS t (tag))
         END AS tags,
-    coalesce(@extschema@.enrich_text(pg_catalog.jsonb_extract_path(v.answer, 'threat')),
-        @extschema@.enrich_text(pg_catalog.jsonb_extract_path(v.answer, 'urls', '0', 'threat'))) AS threat,
-    coalesce(@extschema@.enrich_timestamp(pg_catalog.jsonb_extract_path(v.answer, 'firstseen')),
-        @extschema@.enrich_timestamp(pg_catalog.jsonb_extract_path(v.answer, 'date_added'))) AS first_seen,
-    CASE WHEN coalesce(@extschema@.enrich_text(pg_catalog.jsonb_extract_path(v.answer, 'blacklists', 'spamhaus_dbl')),
-            @extschema@.enrich_text(pg_catalog.jsonb_extract_path(v.answer, 'blacklists', 'surbl'))) IS NOT NULL
-        THEN coalesce(@extschema@.enrich_text(pg_catalog.jsonb_extract_path(v.answer, 'blacklists', 'spamhaus_dbl')), 'not listed') <> 'not listed'
-            OR coalesce(@extschema@.enrich_text(pg_catalog.jsonb_extract_path(v.answer, 'blacklists', 'surbl')), 'not listed') <> 'not listed'
+    coalesce(@extschema@.enrich_text(pg_catalog.jsonb_extract_path(c.payload, 'threat')),
+        @extschema@.enrich_text(pg_catalog.jsonb_extract_path(c.payload, 'urls', '0', 'threat'))) AS threat,
+    coalesce(@extschema@.enrich_timestamp(pg_catalog.jsonb_extract_path(c.payload, 'firstseen')),
+        @extschema@.enrich_timestamp(pg_catalog.jsonb_extract_path(c.payload, 'date_added'))) AS first_seen,
+    CASE WHEN coalesce(@extschema@.enrich_text(pg_catalog.jsonb_extract_path(c.payload, 'blacklists', 'spamhaus_dbl')),
+            @extschema@.enrich_text(pg_catalog.jsonb_extract_path(c.payload, 'blacklists', 'surbl'))) IS NOT NULL
+        THEN coalesce(@extschema@.enrich_text(pg_catalog.jsonb_extract_path(c.payload, 'blacklists', 'spamhaus_dbl')), 'not listed') <> 'not listed'
+            OR coalesce(@extschema@.enrich_text(pg_catalog.jsonb_extract_path(c.payload, 'blacklists', 'surbl')), 'not listed') <> 'not listed'
         END AS blacklisted,
-    @extschema@.enrich_text(pg_catalog.jsonb_extract_path(v.answer, 'blacklists', 'spamhaus_dbl')) AS spamhaus_dbl,
-    @extschema@.enrich_text(pg_catalog.jsonb_extract_path(v.answer, 'blacklists', 'surbl')) AS surbl,
-    @extschema@.enrich_text(pg_catalog.jsonb_extract_path(v.answer, 'urlhaus_reference')) AS reference,
+    @extschema@.enrich_text(pg_catalog.jsonb_extract_path(c.payload, 'blacklists', 'spamhaus_dbl')) AS spamhaus_dbl,
+    @extschema@.enrich_text(pg_catalog.jsonb_extract_path(c.payload, 'blacklists', 'surbl')) AS surbl,
+    @extschema@.enrich_text(pg_catalog.jsonb_extract_path(c.payload, 'urlhaus_reference')) AS reference,
     c.response_status, c.fetched_at, c.expires_at
 FROM @extschema@.enrichment_cache c
-CROSS JOIN LATERAL (SELECT c.payload #> '{}'::text[] AS answer OFFSET 0) v
 WHERE c.service = 'urlhaus';
 
+-- An answer of VirusTotal is large and stored out of line: OFFSET 0 keeps the subquery from being merged, so that it is
+-- unpacked once per column and not at each mention of its value.
 CREATE VIEW @extschema@.enrichment_virustotal AS
 SELECT c.cache_key,
-    coalesce(@extschema@.enrich_text(pg_catalog.jsonb_extract_path(v.a, 'sha256')),
-        CASE WHEN c.response_status = 'success' AND pg_catalog.length(c.cache_key) = 64 THEN c.cache_key END) AS sha256,
-    @extschema@.enrich_bigint(pg_catalog.jsonb_extract_path(v.a, 'last_analysis_stats', 'malicious')) AS malicious,
-    @extschema@.enrich_bigint(pg_catalog.jsonb_extract_path(v.a, 'last_analysis_stats', 'suspicious')) AS suspicious,
-    @extschema@.enrich_bigint(pg_catalog.jsonb_extract_path(v.a, 'last_analysis_stats', 'undetected')) AS undetected,
-    @extschema@.enrich_bigint(pg_catalog.jsonb_extract_path(v.a, 'last_analysis_stats', 'harmless')) AS harmless,
-    CASE WHEN pg_catalog.jsonb_typeof(pg_catalog.jsonb_extract_path(v.a, 'last_analysis_stats')) = 'object' THEN (
-        SELECT CASE WHEN t.total BETWEEN '-9223372036854775808'::numeric AND '9223372036854775807'::numeric THEN t.total::bigint END
-        FROM (SELECT pg_catalog.sum(@extschema@.enrich_bigint(s.value)) AS total
-            FROM pg_catalog.jsonb_each(pg_catalog.jsonb_extract_path(v.a, 'last_analysis_stats')) AS s) t) END AS total,
-    @extschema@.enrich_text(pg_catalog.jsonb_extract_path(v.a, 'popular_threat_classification', 'suggested_threat_label')) AS label,
-    @extschema@.enrich_text(pg_catalog.jsonb_extract_path(v.a, 'type_description')) AS type_description,
-    @extschema@.enrich_text(pg_catalog.jsonb_extract_path(v.a, 'meaningful_name')) AS meaningful_name,
-    @extschema@.enrich_text_array(pg_catalog.jsonb_extract_path(v.a, 'names')) AS names,
-    @extschema@.enrich_text_array(pg_catalog.jsonb_extract_path(v.a, 'tags')) AS tags,
-    @extschema@.enrich_bigint(pg_catalog.jsonb_extract_path(v.a, 'reputation')) AS reputation,
-    @extschema@.enrich_bigint(pg_catalog.jsonb_extract_path(v.a, 'size')) AS size,
-    @extschema@.enrich_timestamp(pg_catalog.jsonb_extract_path(v.a, 'first_submission_date')) AS first_seen,
-    @extschema@.enrich_timestamp(pg_catalog.jsonb_extract_path(v.a, 'last_submission_date')) AS last_seen,
-    @extschema@.enrich_timestamp(pg_catalog.jsonb_extract_path(v.a, 'last_analysis_date')) AS last_analysis,
-    CASE WHEN v.asn <= 2147483647::bigint THEN v.asn::int END AS asn,
-    @extschema@.enrich_text(pg_catalog.jsonb_extract_path(v.a, 'as_owner')) AS as_owner,
-    @extschema@.enrich_text(pg_catalog.jsonb_extract_path(v.a, 'country')) AS country,
+    (SELECT coalesce(@extschema@.enrich_text(pg_catalog.jsonb_extract_path(v.a, 'sha256')),
+            CASE WHEN c.response_status = 'success' AND pg_catalog.length(c.cache_key) = 64 THEN c.cache_key END)
+        FROM (SELECT @extschema@.enrich_virustotal_attributes(c.payload) AS a OFFSET 0) v) AS sha256,
+    (SELECT @extschema@.enrich_bigint(pg_catalog.jsonb_extract_path(v.a, 'last_analysis_stats', 'malicious'))
+        FROM (SELECT @extschema@.enrich_virustotal_attributes(c.payload) AS a OFFSET 0) v) AS malicious,
+    (SELECT @extschema@.enrich_bigint(pg_catalog.jsonb_extract_path(v.a, 'last_analysis_stats', 'suspicious'))
+        FROM (SELECT @extschema@.enrich_virustotal_attributes(c.payload) AS a OFFSET 0) v) AS suspicious,
+    (SELECT @extschema@.enrich_bigint(pg_catalog.jsonb_extract_path(v.a, 'last_analysis_stats', 'undetected'))
+        FROM (SELECT @extschema@.enrich_virustotal_attributes(c.payload) AS a OFFSET 0) v) AS undetected,
+    (SELECT @extschema@.enrich_bigint(pg_catalog.jsonb_extract_path(v.a, 'last_analysis_stats', 'harmless'))
+        FROM (SELECT @extschema@.enrich_virustotal_attributes(c.payload) AS a OFFSET 0) v) AS harmless,
+    (SELECT CASE WHEN t.total BETWEEN '-9223372036854775808'::numeric AND '9223372036854775807'::numeric THEN t.total::bigint END
+        FROM (SELECT pg_catalog.sum(@extschema@.enrich_bigint(s.value)) AS total FROM pg_catalog.jsonb_each((
+            SELECT CASE WHEN pg_catalog.jsonb_typeof(v.stats) = 'object' THEN v.stats END
+            FROM (SELECT pg_catalog.jsonb_extract_path(@extschema@.enrich_virustotal_attributes(c.payload), 'last_analysis_stats') AS stats OFFSET 0) v)) AS s) t) AS total,
+    (SELECT @extschema@.enrich_text(pg_catalog.jsonb_extract_path(v.a, 'popular_threat_classification', 'suggested_threat_label'))
+        FROM (SELECT @extschema@.enrich_virustotal_attributes(c.payload) AS a OFFSET 0) v) AS label,
+    (SELECT @extschema@.enrich_text(pg_catalog.jsonb_extract_path(v.a, 'type_description'))
+        FROM (SELECT @extschema@.enrich_virustotal_attributes(c.payload) AS a OFFSET 0) v) AS type_description,
+    (SELECT @extschema@.enrich_text(pg_catalog.jsonb_extract_path(v.a, 'meaningful_name'))
+        FROM (SELECT @extschema@.enrich_virustotal_attributes(c.payload) AS a OFFSET 0) v) AS meaningful_name,
+    (SELECT @extschema@.enrich_text_array(pg_catalog.jsonb_extract_path(v.a, 'names'))
+        FROM (SELECT @extschema@.enrich_virustotal_attributes(c.payload) AS a OFFSET 0) v) AS names,
+    (SELECT @extschema@.enrich_text_array(pg_catalog.jsonb_extract_path(v.a, 'tags'))
+        FROM (SELECT @extschema@.enrich_virustotal_attributes(c.payload) AS a OFFSET 0) v) AS tags,
+    (SELECT @extschema@.enrich_bigint(pg_catalog.jsonb_extract_path(v.a, 'reputation'))
+        FROM (SELECT @extschema@.enrich_virustotal_attributes(c.payload) AS a OFFSET 0) v) AS reputation,
+    (SELECT @extschema@.enrich_bigint(pg_catalog.jsonb_extract_path(v.a, 'size'))
+        FROM (SELECT @extschema@.enrich_virustotal_attributes(c.payload) AS a OFFSET 0) v) AS size,
+    (SELECT @extschema@.enrich_timestamp(pg_catalog.jsonb_extract_path(v.a, 'first_submission_date'))
+        FROM (SELECT @extschema@.enrich_virustotal_attributes(c.payload) AS a OFFSET 0) v) AS first_seen,
+    (SELECT @extschema@.enrich_timestamp(pg_catalog.jsonb_extract_path(v.a, 'last_submission_date'))
+        FROM (SELECT @extschema@.enrich_virustotal_attributes(c.payload) AS a OFFSET 0) v) AS last_seen,
+    (SELECT @extschema@.enrich_timestamp(pg_catalog.jsonb_extract_path(v.a, 'last_analysis_date'))
+        FROM (SELECT @extschema@.enrich_virustotal_attributes(c.payload) AS a OFFSET 0) v) AS last_analysis,
+    (SELECT @extschema@.enrich_asn(pg_catalog.jsonb_extract_path(v.a, 'asn'))
+        FROM (SELECT @extschema@.enrich_virustotal_attributes(c.payload) AS a OFFSET 0) v) AS asn,
+    (SELECT @extschema@.enrich_text(pg_catalog.jsonb_extract_path(v.a, 'as_owner'))
+        FROM (SELECT @extschema@.enrich_virustotal_attributes(c.payload) AS a OFFSET 0) v) AS as_owner,
+    (SELECT @extschema@.enrich_text(pg_catalog.jsonb_extract_path(v.a, 'country'))
+        FROM (SELECT @extschema@.enrich_virustotal_attributes(c.payload) AS a OFFSET 0) v) AS country,
     c.response_status, c.fetched_at, c.expires_at
 FROM @extschema@.enrichment_cache c
-CROSS JOIN LATERAL (
-    SELECT b.a,
-        pg_catalog.substring(@extschema@.enrich_text(pg_catalog.jsonb_extract_path(b.a, 'asn')),
-            '^(?:AS|as)?0*([1-9][0-9]{0,9})(?:[.]0*)?$'::text)::bigint AS asn
-    FROM (SELECT coalesce(pg_catalog.jsonb_extract_path(c.payload, 'data', 'attributes'),
-        pg_catalog.jsonb_extract_path(c.payload, 'attributes'), c.payload) AS a OFFSET 0) b
-    OFFSET 0) v
 WHERE c.service = 'virustotal';
 
 CREATE VIEW @extschema@.enrichment_hibp AS
 SELECT c.cache_key AS prefix,
-    CASE WHEN pg_catalog.jsonb_typeof(v.range) = 'object' THEN (
-        SELECT pg_catalog.count(*) FROM pg_catalog.jsonb_each(v.range) AS s
+    CASE WHEN pg_catalog.jsonb_typeof(c.payload) = 'object' THEN (
+        SELECT pg_catalog.count(*) FROM pg_catalog.jsonb_each(c.payload) AS s
         WHERE @extschema@.enrich_bigint(s.value) > 0::bigint) END AS suffixes,
-    CASE WHEN pg_catalog.jsonb_typeof(v.range) = 'object' THEN (
-        SELECT pg_catalog.max(@extschema@.enrich_bigint(s.value)) FROM pg_catalog.jsonb_each(v.range) AS s) END AS most_seen,
+    CASE WHEN pg_catalog.jsonb_typeof(c.payload) = 'object' THEN (
+        SELECT pg_catalog.max(@extschema@.enrich_bigint(s.value)) FROM pg_catalog.jsonb_each(c.payload) AS s) END AS most_seen,
     c.response_status, c.fetched_at, c.expires_at
 FROM @extschema@.enrichment_cache c
-CROSS JOIN LATERAL (SELECT c.payload #> '{}'::text[] AS range OFFSET 0) v
 WHERE c.service = 'hibp';
 
 -- Earlier payloads beside what replaced them. ---------------------------------------------------------------------
@@ -312,7 +333,7 @@ LEFT JOIN LATERAL (
     ORDER BY s.id LIMIT 1) n ON true
 LEFT JOIN @extschema@.enrichment_cache c ON c.service = h.service AND c.cache_key = h.cache_key;
 
--- Monitoring: pg_monitor reads these, so they call nothing but pg_catalog (and enrich_worker_states). ---------------
+-- Monitoring: pg_monitor reads these, so they call nothing but pg_catalog, enrich_worker_states and enrich_lane_waits.
 
 CREATE VIEW @extschema@.enrichment_coverage AS
 WITH keys AS (
@@ -365,10 +386,13 @@ FULL JOIN (
 
 CREATE VIEW @extschema@.enrichment_quota_status AS
 SELECT s.name AS service, w.per,
-    least(w.max, 2147483647::bigint)::int AS max,
-    CASE WHEN w.per IS NOT NULL THEN coalesce(q.spent, 0::bigint) END AS spent,
-    greatest(w.max - coalesce(q.spent, 0::bigint), 0::bigint) AS remaining,
-    w.window_start, w.resets_at,
+    CASE WHEN w.per IS NOT NULL THEN least(w.max, 2147483647::bigint)::int END AS max,
+    -- a second and a minute slide: what holds the lane up now, the worker knows better than the ledger's fixed windows
+    CASE WHEN h.service IS NOT NULL THEN greatest(w.max, coalesce(q.spent, 0::bigint))
+        WHEN w.per IS NOT NULL THEN coalesce(q.spent, 0::bigint) END AS spent,
+    CASE WHEN h.service IS NOT NULL THEN 0::bigint
+        WHEN w.per IS NOT NULL THEN greatest(w.max - coalesce(q.spent, 0::bigint), 0::bigint) END AS remaining,
+    w.window_start, coalesce(h.next_call_at, w.resets_at) AS resets_at,
     l.paused_until, l.cause AS pause_cause, l.reason AS pause_reason
 FROM @extschema@.enrichment_service s
 LEFT JOIN LATERAL (
@@ -379,6 +403,8 @@ LEFT JOIN LATERAL (
             ELSE interval '1 month' END) AT TIME ZONE 'UTC' AS resets_at
     FROM pg_catalog.jsonb_to_recordset(s.limits) AS j (max bigint, per text)) w ON true
 LEFT JOIN @extschema@.enrichment_quota q ON q.service = s.name AND q.per = w.per AND q.window_start = w.window_start
+LEFT JOIN @extschema@.enrich_lane_waits() h
+    ON h.service = s.name AND h.per = w.per AND h.next_call_at > pg_catalog.now()
 LEFT JOIN @extschema@.enrichment_lane l ON l.service = s.name AND l.paused_until > pg_catalog.now();
 
 -- When what waits now will have been asked: for each limit the rest of the current window, then whole windows; the

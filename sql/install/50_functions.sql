@@ -319,6 +319,7 @@ DECLARE
     found  record;
     asked  @extschema@.enrichment_queue;
     lane   @extschema@.enrichment_lane;
+    hold   record;
     reg    @extschema@.enrichment_service;
     reason text;
     next   text;
@@ -327,6 +328,8 @@ BEGIN
     SELECT r.* INTO reg FROM @extschema@.enrichment_service r WHERE r.name = service;
     SELECT q.* INTO asked FROM @extschema@.enrichment_queue q WHERE q.service = enrich_explain.service AND q.cache_key = found.cache_key;
     SELECT l.* INTO lane FROM @extschema@.enrichment_lane l WHERE l.service = enrich_explain.service AND l.paused_until > now();
+    SELECT w.per, w.next_call_at INTO hold FROM @extschema@.enrich_lane_waits() w
+    WHERE w.service = enrich_explain.service AND w.next_call_at > now();
     next := CASE
         WHEN asked.id IS NULL THEN 'it is not in the queue; ask with enrich_request()'
         WHEN asked.state = 'dead' THEN format('it rests after %s attempts; enrich_request() revives it', asked.attempts)
@@ -334,6 +337,8 @@ BEGIN
         WHEN NOT reg.enabled THEN format('it waits because the service %s is disabled', service)
         WHEN lane.service IS NOT NULL THEN format('it waits until %s because %s', to_char(lane.paused_until AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"'), lane.reason)
         WHEN asked.next_attempt_at > now() THEN format('the next attempt is at %s', to_char(asked.next_attempt_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"'))
+        WHEN hold.per IS NOT NULL THEN format('it waits for its turn, the limit per %s lets the next call go at %s', hold.per,
+            to_char(hold.next_call_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"'))
         ELSE 'it waits for its turn under the limits of ' || service END;
     RETURN CASE found.state
         WHEN 'hit' THEN format('%s answered for %s at %s; the answer is fresh until %s.', service, found.cache_key,
@@ -391,8 +396,8 @@ BEGIN
         'enrich_get(text, text)', 'enrich_get(text, inet)', 'enrich_get(text, text, interval)', 'enrich_get_many(text, text[])',
         'enrich_get_text(text, text)', 'enrich_lookup(text, text)', 'enrich_explain(text, text)', 'enrich_health()',
         'enrich_preloaded()', 'enrich_key_hash(text, text)', 'enrich_normalize_key(text, text)', 'enrich_ineligible(text, text)',
-        'enrich_hibp_prefix(text)', 'enrich_hibp_suffix(text)', 'enrich_worker_states()',
-        'enrich_bigint(jsonb)', 'enrich_text(jsonb)', 'enrich_text_array(jsonb)', 'enrich_timestamp(jsonb)', 'enrich_boolean(jsonb)'];
+        'enrich_hibp_prefix(text)', 'enrich_hibp_suffix(text)', 'enrich_worker_states()', 'enrich_lane_waits()',
+        'enrich_asn(jsonb)', 'enrich_virustotal_attributes(jsonb)', 'enrich_spur_answer(jsonb)', 'enrich_spur_list(jsonb)', 'enrich_bigint(jsonb)', 'enrich_text(jsonb)', 'enrich_text_array(jsonb)', 'enrich_timestamp(jsonb)', 'enrich_boolean(jsonb)'];
     EXECUTE format('GRANT SELECT ON @extschema@.enrichment_cache, @extschema@.enrichment_service, @extschema@.enrichment_queue,
         @extschema@.enrichment_lane, @extschema@.enrichment_source, @extschema@.enrichment_history, @extschema@.enrichment_dshield,
         @extschema@.enrichment_urlhaus, @extschema@.enrichment_spur, @extschema@.enrichment_virustotal, @extschema@.enrichment_hibp,

@@ -9,7 +9,11 @@ extension_sql_file!(
     requires = [enrich_key_hash, enrich_check_service, enrich_hibp_prefix]
 );
 extension_sql_file!("../../sql/install/30_services.sql", name = "services", requires = ["tables"]);
-extension_sql_file!("../../sql/install/40_views.sql", name = "views", requires = ["services", enrich_worker_states]);
+extension_sql_file!(
+    "../../sql/install/40_views.sql",
+    name = "views",
+    requires = ["services", enrich_worker_states, enrich_lane_waits]
+);
 extension_sql_file!(
     "../../sql/install/50_functions.sql",
     name = "functions",

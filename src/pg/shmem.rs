@@ -15,6 +15,9 @@ pub const DATABASES: usize = 256;
 /// Most sessions that can wait in `enrich_fetch` at one time.
 pub const WAITING: usize = 512;
 
+/// Most lanes whose waiting is shown at one time.
+pub const LANES: usize = 256;
+
 /// A text of at most `N` bytes, cut at a character's border.
 #[derive(Clone, Copy)]
 pub struct Text<const N: usize> {
@@ -118,16 +121,29 @@ pub struct Waiting {
 
 const NOBODY: Waiting = Waiting { stage: Stage::Free, database: 0, pid: 0, service: Text::EMPTY, key: Text::EMPTY };
 
+/// A lane that waits for its limit: what the ledger's fixed windows cannot show of a sliding one.
+#[derive(Clone, Copy)]
+pub struct Waits {
+    pub database: u32,
+    pub service: Text<64>,
+    /// When the next call may start, microseconds since 1970.
+    pub until: i64,
+    pub per: Text<8>,
+}
+
+const NO_WAIT: Waits = Waits { database: 0, service: Text::EMPTY, until: 0, per: Text::EMPTY };
+
 #[derive(Clone, Copy)]
 pub struct Shared {
     pub launcher: i32,
     pub databases: [Database; DATABASES],
     pub waiting: [Waiting; WAITING],
+    pub lanes: [Waits; LANES],
 }
 
 impl Default for Shared {
     fn default() -> Self {
-        Shared { launcher: 0, databases: [NO_DATABASE; DATABASES], waiting: [NOBODY; WAITING] }
+        Shared { launcher: 0, databases: [NO_DATABASE; DATABASES], waiting: [NOBODY; WAITING], lanes: [NO_WAIT; LANES] }
     }
 }
 
@@ -172,9 +188,17 @@ impl Shared {
         Some(&mut self.databases[at])
     }
 
+    /// Shows the lanes of a database that wait for a limit, and only those.
+    pub fn show_lanes(&mut self, database: u32, waits: &[Waits]) {
+        self.lanes.iter_mut().filter(|lane| lane.database == database).for_each(|lane| *lane = NO_WAIT);
+        let free = self.lanes.iter_mut().filter(|lane| lane.database == 0);
+        free.zip(waits).for_each(|(lane, wait)| *lane = *wait);
+    }
+
     pub fn forget_database(&mut self, oid: u32) {
         if let Some(place) = self.database_mut(oid) {
             *place = NO_DATABASE;
         }
+        self.show_lanes(oid, &[]);
     }
 }

@@ -123,3 +123,20 @@ fn enrich_worker_states() -> TableIterator<
     });
     TableIterator::new(rows.unwrap_or_default())
 }
+
+/// The services of this database that wait for a limit: until when, and which window holds them up.
+#[allow(clippy::type_complexity)] // the columns of the contract
+#[pg_extern(volatile)]
+fn enrich_lane_waits() -> TableIterator<
+    'static,
+    (name!(service, String), name!(per, String), name!(next_call_at, pgrx::datum::TimestampWithTimeZone)),
+> {
+    let rows = shmem::read(|shared| {
+        let lanes = shared.lanes.iter().filter(|lane| lane.database == wake::my_database());
+        lanes
+            .map(|lane| (lane.service.as_str().to_string(), lane.per.as_str().to_string(), lane.until))
+            .collect::<Vec<_>>()
+    });
+    let rows = rows.unwrap_or_default().into_iter();
+    TableIterator::new(rows.map(|(service, per, until)| (service, per, crate::pg::convert::to_timestamp(until))))
+}

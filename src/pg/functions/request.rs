@@ -6,6 +6,7 @@ use crate::pg::error::Answer;
 use crate::pg::store::{cache, queue, registry};
 use crate::pg::{convert, gucs, wake};
 use pgrx::datum::Array;
+use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 /// Asks for a key to be fetched: queued, already_queued, fresh, ineligible, disabled or no_credential.
@@ -78,12 +79,13 @@ fn warn_without_worker() {
     static SAID: std::sync::Once = std::sync::Once::new();
     if !gucs::preloaded() {
         SAID.call_once(|| {
-            ereport!(
-                PgLogLevel::WARNING,
+            ErrorReport::new(
                 PgSqlErrorCode::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
                 "the request is queued, but no worker runs to serve it",
-                "Add enrichment_cache to shared_preload_libraries and restart the server."
-            );
+                "enrich_request",
+            )
+            .set_hint("Add enrichment_cache to shared_preload_libraries and restart the server.")
+            .report(PgLogLevel::WARNING);
         });
     }
 }

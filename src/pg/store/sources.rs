@@ -74,9 +74,17 @@ static SOURCES: Statement = Statement {
     args: &[],
 };
 
-/// Every attached table: those that stand, and by name what is wrong with those that do not.
-pub fn all() -> Result<(Vec<Source>, Vec<(String, String)>), Error> {
-    let (mut standing, mut broken) = (Vec::new(), Vec::new());
+/// The attached tables.
+#[derive(Default)]
+pub struct Attached {
+    pub standing: Vec<Source>,
+    /// Name of a source and what is wrong with its table.
+    pub broken: Vec<(String, String)>,
+}
+
+/// Every attached table: those that stand, and what is wrong with those that do not.
+pub fn all() -> Result<Attached, Error> {
+    let Attached { mut standing, mut broken } = Attached::default();
     spi::run(&SOURCES, &[], Mode::Read, |row| {
         let name = row.text(1).unwrap_or_default();
         match read(row, &name) {
@@ -84,7 +92,7 @@ pub fn all() -> Result<(Vec<Source>, Vec<(String, String)>), Error> {
             Err(why) => broken.push((name, why)),
         }
     })?;
-    Ok((standing, broken))
+    Ok(Attached { standing, broken })
 }
 
 fn read(row: &spi::Row, name: &str) -> Result<Source, String> {

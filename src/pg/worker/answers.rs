@@ -1,14 +1,15 @@
 //! What came back from providers is stored in batches, one transaction each: the cache, the queue, the lane's pause,
 //! the figures, and which rows of users' tables are to be written. A batch that fails is stored one by one, so that a
-//! poisonous answer quarantines one key.
+//! poisonous answer quarantines one key. An answer that somebody's lock keeps out is held until it can be stored.
 
-use super::{fetches, lanes::Lanes, steps::Steps, xact};
+use super::{fetches, lanes::Lanes, xact};
 use crate::core::backoff;
 use crate::core::classify::Outcome;
 use crate::core::error::Error;
 use crate::core::hash::cache_key_hash;
 use crate::core::{ttl, Micros};
 use crate::io::Done;
+use crate::pg::convert;
 use crate::pg::store::cache::{self, Incoming, Payloads};
 use crate::pg::store::lanes::{self as ledger, Calls, Pause};
 use crate::pg::store::{indicators, queue};
@@ -19,46 +20,95 @@ const SECOND: Micros = 1_000_000;
 const UNAUTHORIZED_PAUSE: Micros = 3600 * SECOND;
 const MAX_BATCH: usize = 200;
 
+/// After so many answers that a lock kept out, the others of the batch are held untried: each try takes its time.
+const LOCKED_OUT: usize = 3;
+/// When held answers are tried again.
+const TRY_AGAIN: Micros = SECOND;
+
 /// An answer and the attempts its request had used up before.
 struct Settled {
     done: Done,
     attempts: i32,
 }
 
-/// Stores what came back; true when there was anything.
-pub fn settle(done: Vec<Done>, lanes: &mut Lanes, steps: &mut Steps) -> bool {
-    if done.is_empty() {
+/// Answers that could not be stored for reasons that are not theirs.
+#[derive(Default)]
+pub struct Held {
+    answers: Vec<Settled>,
+    retry_at: Micros,
+}
+
+impl Held {
+    /// When they are to be tried again.
+    pub fn next_try(&self) -> Option<Micros> {
+        (!self.answers.is_empty()).then_some(self.retry_at)
+    }
+
+    /// Has them tried with the next answers, however soon that is.
+    pub fn try_now(&mut self) {
+        self.retry_at = Micros::MIN;
+    }
+}
+
+/// Stores what came back, and what was held long enough; true when there was anything.
+pub fn settle(done: Vec<Done>, lanes: &mut Lanes, held: &mut Held) -> bool {
+    let mut answers: Vec<Settled> = Vec::with_capacity(done.len());
+    if held.next_try().is_some_and(|at| at <= convert::clock()) {
+        answers.append(&mut held.answers);
+    }
+    for done in done {
+        let attempts = lanes.finished(&done.service.name, done.id);
+        answers.push(Settled { done, attempts });
+    }
+    if answers.is_empty() {
         return false;
     }
     let mut by_service: BTreeMap<String, Vec<Settled>> = BTreeMap::new();
-    for done in done {
-        let attempts = lanes.finished(&done.service.name, done.id);
-        by_service.entry(done.service.name.clone()).or_default().push(Settled { done, attempts });
+    for answer in answers {
+        by_service.entry(answer.done.service.name.clone()).or_default().push(answer);
     }
-    for (service, answers) in &by_service {
-        for batch in answers.chunks(MAX_BATCH) {
-            let stored = xact::run(c"enrichment_cache: storing answers", || store(service, batch));
-            if let Err(error) = stored {
-                pgrx::log!(
-                    "enrichment_cache: a batch of {} answers of {service} is stored one by one: {error}",
-                    batch.len()
-                );
-                for answer in batch {
-                    one_by_one(service, answer, steps);
-                }
-            }
-            fetches::complete(
-                service,
-                batch.iter().filter(|a| final_for_now(&a.done.outcome)).map(|a| a.done.key.text.as_str()),
-            );
+    for (service, mut answers) in by_service {
+        while !answers.is_empty() {
+            let rest = answers.split_off(answers.len().min(MAX_BATCH));
+            settle_batch(&service, answers, held);
+            answers = rest;
         }
     }
     true
 }
 
-fn one_by_one(service: &str, answer: &Settled, steps: &mut Steps) {
-    let alone = xact::run(c"enrichment_cache: storing an answer", || store(service, std::slice::from_ref(answer)));
-    let Err(error) = alone else { return };
+fn settle_batch(service: &str, batch: Vec<Settled>, held: &mut Held) {
+    let mut stored = Vec::with_capacity(batch.len());
+    match xact::run_briefly(c"enrichment_cache: storing answers", || store(service, &batch)) {
+        Ok(()) => stored = batch,
+        Err(error) => {
+            let n = batch.len();
+            pgrx::log!("enrichment_cache: a batch of {n} answers of {service} is stored one by one: {error}");
+            let mut locked_out = 0;
+            for answer in batch {
+                if locked_out < LOCKED_OUT && one_by_one(service, &answer) {
+                    stored.push(answer);
+                } else {
+                    locked_out += 1;
+                    held.retry_at = convert::clock() + TRY_AGAIN;
+                    held.answers.push(answer);
+                }
+            }
+        }
+    }
+    let over = stored.iter().filter(|answer| final_for_now(&answer.done.outcome));
+    fetches::complete(service, over.map(|answer| answer.done.key.text.as_str()));
+}
+
+/// Stores one answer, or that it could not be stored; false when neither is possible now.
+fn one_by_one(service: &str, answer: &Settled) -> bool {
+    let alone = |answer: &Settled| {
+        xact::run_briefly(c"enrichment_cache: storing an answer", || store(service, std::slice::from_ref(answer)))
+    };
+    let Err(error) = alone(answer) else { return true };
+    if not_its_fault(&error) {
+        return false;
+    }
     let refused = Settled {
         done: Done {
             outcome: Outcome::Invalid { message: format!("the answer could not be stored: {error}") },
@@ -66,10 +116,28 @@ fn one_by_one(service: &str, answer: &Settled, steps: &mut Steps) {
         },
         attempts: answer.attempts,
     };
-    steps.run("quarantine", || {
-        xact::run(c"enrichment_cache: setting an answer aside", || store(service, std::slice::from_ref(&refused)))
-            .map(|()| true)
-    });
+    alone(&refused).is_ok()
+}
+
+/// Whether the same answer can be stored later: locks, cancels, want of space and the like (SQLSTATE classes 40, 53,
+/// 55, 57 and 58).
+fn not_its_fault(error: &Error) -> bool {
+    const PASSING: [&str; 12] = [
+        "T_R_SERIALIZATION_FAILURE",
+        "T_R_DEADLOCK_DETECTED",
+        "INSUFFICIENT_RESOURCES",
+        "DISK_FULL",
+        "OUT_OF_MEMORY",
+        "TOO_MANY_CONNECTIONS",
+        "LOCK_NOT_AVAILABLE",
+        "OBJECT_IN_USE",
+        "QUERY_CANCELED",
+        "ADMIN_SHUTDOWN",
+        "IO_ERROR",
+        "READ_ONLY_SQL_TRANSACTION",
+    ];
+    matches!(error, Error::Statement { sqlstate, .. }
+        if PASSING.iter().any(|name| sqlstate.strip_prefix("ERRCODE_") == Some(name)))
 }
 
 /// Whether a session that waits for this key has nothing more to wait for. A limit means waiting.

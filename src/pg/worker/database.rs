@@ -1,12 +1,14 @@
 //! The worker of one database. Its main thread alone speaks to PostgreSQL, the pool's threads speak HTTP. It reads
 //! aloud: what came back → what sessions ask → what is new → what may be asked now → what is to be written → wait.
 
-use super::{answers, discover, fetches, lanes::Lanes, signals, steps::Steps, write_back, xact};
+use super::answers::{self, Held};
+use super::fetches::{self, Contested};
+use super::{discover, lanes::Lanes, signals, steps::Steps, write_back, xact};
 use crate::core::error::Error;
 use crate::core::Micros;
 use crate::io::{ClientConfig, Pool};
 use crate::pg::shmem::{self, State, Text};
-use crate::pg::store::sources::{self, Source};
+use crate::pg::store::sources::{self, Attached};
 use crate::pg::store::{cache, lanes as ledger, queue};
 use crate::pg::{convert, gucs, store, wake};
 use pgrx::bgworkers::BackgroundWorker;
@@ -77,8 +79,11 @@ struct Worker {
     pool: Pool,
     lanes: Lanes,
     steps: Steps,
-    sources: Vec<Source>,
-    broken_sources: Vec<(String, String)>,
+    held: Held,
+    contested: Contested,
+    /// Whether what a worker that died had claimed is nobody's again; nothing is claimed before.
+    released: bool,
+    attached: Attached,
     next_cleanup: Micros,
     next_count: Micros,
 }
@@ -103,13 +108,13 @@ fn serve(oid: u32) {
         pool,
         lanes: Lanes::default(),
         steps: Steps::default(),
-        sources: Vec::new(),
-        broken_sources: Vec::new(),
+        held: Held::default(),
+        contested: Contested::default(),
+        released: false,
+        attached: Attached::default(),
         next_cleanup: now + 30 * SECOND,
         next_count: now,
     };
-    // what a worker that died had claimed is nobody's now
-    worker.steps.run("release", || xact::run(c"enrichment_cache: releasing claims", queue::release_all).map(|_| false));
     let mut still_here = true;
     while !signals::terminating() && still_here {
         if signals::reload_if_asked() {
@@ -120,9 +125,8 @@ fn serve(oid: u32) {
                 break;
             }
         }
-        let busy = worker.round();
         still_here = installed().unwrap_or(true);
-        if !busy && still_here {
+        if still_here && !worker.round() {
             let nap = worker.next_event().saturating_sub(convert::clock()).clamp(SHORTEST_NAP, LONGEST_NAP);
             signals::wait(Duration::from_micros(nap as u64), Some(worker.pool.wake_fd()));
         }
@@ -139,12 +143,19 @@ fn still_wanted(oid: u32) -> bool {
 impl Worker {
     /// Does what there is to do, a bounded batch of each kind; says whether there may be more.
     fn round(&mut self) -> bool {
-        let Worker { pool, lanes, steps, sources, broken_sources, .. } = self;
+        let Worker { pool, lanes, steps, held, contested, released, attached, .. } = self;
         let mut done = pool.drain();
         done.extend(lanes.take_unsent());
-        let mut busy = answers::settle(done, lanes, steps);
-        if gucs::enabled() {
-            busy |= steps.run("requests of waiting sessions", fetches::accept);
+        let mut busy = answers::settle(done, lanes, held);
+        if !*released {
+            steps.run("release of claims", || {
+                xact::run(c"enrichment_cache: releasing claims", queue::release_all)?;
+                *released = true;
+                Ok(false)
+            });
+        }
+        if gucs::enabled() && *released {
+            busy |= steps.run("requests of waiting sessions", || fetches::accept(contested));
             busy |= steps.run("start of calls", || lanes.start(pool));
         } else {
             lanes.rest();
@@ -152,14 +163,12 @@ impl Worker {
         busy |= steps.run("new keys", discover::fold_arrivals);
         let known = xact::run(c"enrichment_cache: reading sources", sources::all);
         steps.run("reading sources", || {
-            let (standing, broken) = known?;
-            *sources = standing;
-            *broken_sources = broken;
+            *attached = known?;
             Ok(false)
         });
-        discover::note_broken(broken_sources, steps);
-        busy |= discover::sweep(sources, steps);
-        busy |= write_back::all(sources, steps);
+        discover::note_broken(&attached.broken, steps);
+        busy |= discover::sweep(&attached.standing, steps);
+        busy |= write_back::all(&attached.standing, steps);
         self.maintain();
         self.show();
         busy
@@ -190,7 +199,9 @@ impl Worker {
 
     fn show(&self) {
         let in_flight = self.pool.in_flight() as u32;
+        let waits = self.lanes.waits();
         shmem::write(|shared| {
+            shared.show_lanes(wake::my_database(), &waits);
             if let Some(place) = shared.database_mut(wake::my_database()) {
                 place.in_flight = in_flight;
             }
@@ -199,12 +210,10 @@ impl Worker {
 
     fn next_event(&self) -> Micros {
         // a sweep that is due now has just failed: its step rests
-        let sweeps = discover::next_event(&self.sources).map(|due| due.max(convert::clock() + SECOND));
-        [self.lanes.next_event(), self.steps.next_try(), sweeps, Some(self.next_count), self.next_cleanup_at()]
-            .into_iter()
-            .flatten()
-            .min()
-            .unwrap_or(Micros::MAX)
+        let sweeps = discover::next_event(&self.attached.standing).map(|due| due.max(convert::clock() + SECOND));
+        let retries = [self.steps.next_try(), self.held.next_try(), self.contested.next_try()];
+        let planned = [self.lanes.next_event(), sweeps, Some(self.next_count), self.next_cleanup_at()];
+        retries.into_iter().chain(planned).flatten().min().unwrap_or(Micros::MAX)
     }
 
     fn next_cleanup_at(&self) -> Option<Micros> {
@@ -214,11 +223,12 @@ impl Worker {
     /// Stores what has been answered, gives back what has not.
     fn finish(self, still_here: bool) {
         signals::clear_cancel();
-        let Worker { pool, mut lanes, mut steps, .. } = self;
+        let Worker { pool, mut lanes, mut held, .. } = self;
         let done = pool.shutdown(GRACE);
         signals::clear_cancel();
         if still_here {
-            answers::settle(done, &mut lanes, &mut steps);
+            held.try_now();
+            answers::settle(done, &mut lanes, &mut held);
             if let Err(error) = xact::run(c"enrichment_cache: releasing claims", queue::release_all) {
                 pgrx::log!("enrichment_cache: claims are released at the next start: {error}");
             }

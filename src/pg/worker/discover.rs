@@ -24,7 +24,7 @@ pub fn fold_arrivals() -> Result<bool, Error> {
         if arrivals.is_empty() {
             return Ok(false);
         }
-        let (sources, _) = sources::all()?;
+        let sources = sources::all()?.standing;
         let mut by_source: BTreeMap<&str, Vec<(&str, bool)>> = BTreeMap::new();
         for arrival in &arrivals {
             by_source.entry(&arrival.source).or_default().push((&arrival.raw_key, arrival.urgent));

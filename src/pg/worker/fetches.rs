@@ -3,13 +3,20 @@
 
 use super::xact;
 use crate::core::error::Error;
+use crate::core::Micros;
+use crate::pg::convert;
 use crate::pg::shmem::{self, Stage};
 use crate::pg::store::queue;
 use crate::pg::wake;
+use std::collections::HashMap;
 
 /// The priority of a key somebody waits for.
 const WAITED_FOR: i32 = 1000;
 
+/// How long a key is left alone that another transaction is just putting into the queue itself.
+const CONTESTED: Micros = 500_000;
+
+#[derive(Clone, PartialEq, Eq, Hash)]
 struct Asked {
     place: usize,
     pid: i32,
@@ -17,10 +24,47 @@ struct Asked {
     key: String,
 }
 
+/// Requests of sessions that could not be taken yet, and when they are tried again. A key that an open transaction
+/// has requested can only be waited for; the other sessions must not wait with it.
+#[derive(Default)]
+pub struct Contested(HashMap<Asked, Micros>);
+
+impl Contested {
+    /// When the first is to be tried again.
+    pub fn next_try(&self) -> Option<Micros> {
+        self.0.values().min().copied()
+    }
+}
+
 /// Takes new requests into the queue; each key once, however many sessions ask.
-pub fn accept() -> Result<bool, Error> {
+pub fn accept(contested: &mut Contested) -> Result<bool, Error> {
+    let asked = asked();
+    contested.0.retain(|one, _| asked.contains(one));
+    let now = convert::clock();
+    let due: Vec<Asked> =
+        asked.into_iter().filter(|one| contested.0.get(one).is_none_or(|retry_at| *retry_at <= now)).collect();
+    if due.is_empty() {
+        return Ok(false);
+    }
+    if let Ok(pending) = take(&due) {
+        taken(&due, &pending);
+        return Ok(true);
+    }
+    for one in due {
+        let alone = std::slice::from_ref(&one);
+        match take(alone) {
+            Ok(pending) => taken(alone, &pending),
+            Err(_) => {
+                contested.0.insert(one, convert::clock() + CONTESTED);
+            }
+        }
+    }
+    Ok(true)
+}
+
+fn asked() -> Vec<Asked> {
     let database = wake::my_database();
-    let asked: Vec<Asked> = shmem::read(|shared| {
+    shmem::read(|shared| {
         shared
             .waiting
             .iter()
@@ -34,30 +78,33 @@ pub fn accept() -> Result<bool, Error> {
             })
             .collect()
     })
-    .unwrap_or_default();
-    if asked.is_empty() {
-        return Ok(false);
-    }
-    let pending = xact::run(c"enrichment_cache: taking requests of sessions", || {
+    .unwrap_or_default()
+}
+
+/// Puts them into the queue; says of each whether it waits there now.
+fn take(asked: &[Asked]) -> Result<Vec<bool>, Error> {
+    xact::run_briefly(c"enrichment_cache: taking requests of sessions", || {
         let mut pending = Vec::with_capacity(asked.len());
-        for one in &asked {
+        for one in asked {
             queue::request(&one.service, vec![one.key.clone()], WAITED_FOR, true)?;
             pending.push(queue::pending(&one.service, &one.key)?);
         }
         Ok(pending)
-    })?;
+    })
+}
+
+fn taken(asked: &[Asked], pending: &[bool]) {
     shmem::write(|shared| {
-        for (one, pending) in asked.iter().zip(&pending) {
+        for (one, pending) in asked.iter().zip(pending) {
             let place = &mut shared.waiting[one.place];
             if place.stage == Stage::Asked && place.pid == one.pid && place.key.as_str() == one.key {
                 place.stage = if *pending { Stage::Taken } else { Stage::Done };
             }
         }
     });
-    for (one, _) in asked.iter().zip(&pending).filter(|(_, pending)| !**pending) {
+    for (one, _) in asked.iter().zip(pending).filter(|(_, pending)| !**pending) {
         wake::process(one.pid);
     }
-    Ok(true)
 }
 
 /// Wakes the sessions that wait for these keys of a service.

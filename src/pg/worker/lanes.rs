@@ -5,15 +5,16 @@ use super::{credentials, xact};
 use crate::core::classify::Outcome;
 use crate::core::error::Error;
 use crate::core::key::{self, Key, KeyForm};
-use crate::core::limiter::Limiter;
+use crate::core::limiter::{Limiter, Per};
 use crate::core::request;
 use crate::core::secret::Secret;
 use crate::core::service::Service;
 use crate::core::Micros;
 use crate::io::{Done, Job, Pool};
+use crate::pg::shmem::{Text, Waits};
 use crate::pg::store::lanes::{self as ledger, Pause};
 use crate::pg::store::{queue, registry};
-use crate::pg::{convert, gucs};
+use crate::pg::{convert, gucs, wake};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -26,6 +27,8 @@ struct Lane {
     limiter: Option<Limiter>,
     in_flight: u32,
     next_event: Option<Micros>,
+    /// The window that holds the lane up, and until when.
+    held_up: Option<(Micros, Per)>,
 }
 
 /// The lanes of one database's worker.
@@ -84,12 +87,24 @@ impl Lanes {
 
     /// Forgets when lanes wanted to go on: nothing is to be started for now, or it is about to be found out anew.
     pub fn rest(&mut self) {
-        self.lanes.values_mut().for_each(|lane| lane.next_event = None);
+        for lane in self.lanes.values_mut() {
+            (lane.next_event, lane.held_up) = (None, None);
+        }
     }
 
     /// When a lane can next do something.
     pub fn next_event(&self) -> Option<Micros> {
         self.lanes.values().filter_map(|lane| lane.next_event).min()
+    }
+
+    /// The lanes that wait for a limit, as other sessions may see them.
+    pub fn waits(&self) -> Vec<Waits> {
+        let database = wake::my_database();
+        let held_up = |(service, lane): (&String, &Lane)| {
+            let (until, per) = lane.held_up?;
+            Some(Waits { database, service: Text::new(service), until, per: Text::new(per.as_str()) })
+        };
+        self.lanes.iter().filter_map(held_up).collect()
     }
 
     /// Claims that ended without a call since this was last asked.
@@ -117,7 +132,9 @@ impl Lane {
         let limiter = self.limiter(service, now)?;
         let limiter_room = limiter.permits(now, room.max(1));
         if limiter_room == 0 {
-            self.next_event = limiter.next_permit_at(now).map(|(at, _)| at);
+            let held_up = limiter.next_permit_at(now);
+            self.next_event = held_up.map(|(at, _)| at);
+            self.held_up = held_up;
             return Ok(None);
         }
         if room == 0 {

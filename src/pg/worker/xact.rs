@@ -40,6 +40,30 @@ pub fn run<T>(doing: &'static CStr, work: impl FnOnce() -> Result<T, Error>) -> 
     outcome
 }
 
+/// As [`run`], for work that should rather fail than wait long for somebody's lock.
+///
+/// # Errors
+/// As [`run`].
+pub fn run_briefly<T>(doing: &'static CStr, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    run(doing, || {
+        // SAFETY: C strings of this program; the setting holds for this transaction. Its source is the one the
+        // session's own value has, as a lesser one would be ignored.
+        unsafe {
+            pg_sys::set_config_option(
+                c"lock_timeout".as_ptr(),
+                c"100ms".as_ptr(),
+                pg_sys::GucContext::PGC_SUSET,
+                pg_sys::GucSource::PGC_S_OVERRIDE,
+                pg_sys::GucAction::GUC_ACTION_LOCAL,
+                true,
+                0,
+                false,
+            );
+        }
+        work()
+    })
+}
+
 fn error_of(cause: &CaughtError) -> Error {
     match cause {
         CaughtError::PostgresError(report)

@@ -1,0 +1,27 @@
+//! The in-database tests: each runs inside a transaction of its own that is rolled back, so no worker ever sees what
+//! it wrote.
+
+mod ask;
+mod cleanup;
+mod compare;
+mod get;
+mod invalidate;
+mod keys;
+mod lookup;
+mod request;
+mod store;
+mod store_history;
+mod store_many;
+mod text;
+
+/// What the framework asks before it starts its server.
+#[cfg(test)]
+pub mod pg_test {
+    /// Runs once in the test process, before the first test.
+    pub fn setup(_options: Vec<&str>) {}
+
+    /// Settings of the test server.
+    pub fn postgresql_conf_options() -> Vec<&'static str> {
+        vec!["shared_preload_libraries = 'enrichment_cache'"]
+    }
+}

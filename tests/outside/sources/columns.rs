@@ -1,0 +1,71 @@
+//! Tables whose answers go into columns: files and passwords.
+
+use crate::sources_support::{load, rows, wait_quiet, SMALL};
+use crate::support::{one, run, Base};
+use sha1::{Digest, Sha1};
+use testbed::honeypot::{Shape, COMMON_PASSWORDS};
+
+#[test]
+fn files_get_the_columns_virustotal_answers_for() {
+    let base = Base::new("sources", "files");
+    load(&base, &Shape::default(), &SMALL);
+    let mut client = base.client();
+    run(&mut client, "CREATE TABLE expected (shasum text, outcome text)");
+    for hash in rows(&mut client, "SELECT DISTINCT shasum FROM files") {
+        let outcome = base.sandbox.expect("virustotal", &hash)["outcome"].as_str().map(str::to_string);
+        client.execute("INSERT INTO expected VALUES ($1, $2)", &[&hash, &outcome]).expect("a row");
+    }
+    for outcome in ["success", "not_found"] {
+        let sql = format!("SELECT count(*) > 0 FROM expected WHERE outcome = '{outcome}'");
+        assert!(one::<bool>(&mut client, &sql), "the data lacks a file that is {outcome}");
+    }
+    assert!(one::<bool>(&mut client, "SELECT count(*) > count(DISTINCT shasum) FROM files"), "no hash stands in two rows");
+    run(&mut client, "SELECT enrich_attach('files', 'shasum', '{virustotal}')");
+    base.wait_for("SELECT count(*) FROM files WHERE enrichment_status = 'pending'", 0i64);
+    wait_quiet(&base);
+    let wrong = "SELECT count(*) FROM files f JOIN expected e USING (shasum)
+        LEFT JOIN enrichment_cache c ON c.service = 'virustotal' AND c.cache_key = f.shasum
+        CROSS JOIN LATERAL (SELECT c.payload #> '{data,attributes}' AS a) a
+        CROSS JOIN LATERAL (SELECT (a #>> '{last_analysis_stats,malicious}')::int AS malicious) m
+        WHERE CASE e.outcome WHEN 'success' THEN (
+            f.enrichment_status, f.vt_malicious, f.vt_positives, f.vt_total, f.vt_description, f.vt_classification,
+            f.vt_first_seen, f.vt_last_analysis, f.vt_scan_date) IS DISTINCT FROM ('enriched', m.malicious > 0, m.malicious,
+            (SELECT sum(s.value::int)::int FROM jsonb_each_text(a -> 'last_analysis_stats') s), a ->> 'type_description',
+            left(a #>> '{popular_threat_classification,suggested_threat_label}', 128),
+            to_timestamp((a ->> 'first_submission_date')::float8), to_timestamp((a ->> 'last_analysis_date')::float8),
+            to_timestamp((a ->> 'last_analysis_date')::float8))
+        ELSE (f.enrichment_status, f.vt_malicious, f.vt_positives, f.vt_total, f.vt_description, f.vt_scan_date)
+            IS DISTINCT FROM ('not_found', false, NULL::int, NULL::int, NULL::text, NULL::timestamptz) END";
+    assert_eq!(one::<i64>(&mut client, wrong), 0);
+    assert!(one::<bool>(&mut client, "SELECT bool_or(vt_malicious) FROM files"), "no file is malicious");
+}
+
+#[test]
+fn passwords_get_what_hibp_knows_of_them_and_only_their_prefix_leaves() {
+    let base = Base::new("sources", "passwords");
+    load(&base, &Shape::default(), &SMALL);
+    let mut client = base.client();
+    let passwords = rows(&mut client, "SELECT password_text FROM password_tracking");
+    let digest = |password: &String| -> String {
+        Sha1::digest(password.as_bytes()).iter().map(|byte| format!("{byte:02X}")).collect()
+    };
+    run(&mut client, "CREATE TABLE expected (password text, seen bigint, prefix text)");
+    for password in &passwords {
+        let digest = digest(password);
+        let seen = base.sandbox.expect("hibp", &digest)["prevalence"].as_i64();
+        client.execute("INSERT INTO expected VALUES ($1, $2, $3)", &[password, &seen, &&digest[..5]]).expect("a row");
+    }
+    let known: i64 = one(&mut client, "SELECT count(*) FROM expected WHERE seen > 0");
+    assert!(known >= COMMON_PASSWORDS.len() as i64 && known < passwords.len() as i64, "{known} of {}", passwords.len());
+    run(&mut client, "SELECT enrich_attach('password_tracking', 'password_text', '{hibp}')");
+    base.wait_for("SELECT count(*) FROM password_tracking WHERE last_hibp_check IS NULL", 0i64);
+    wait_quiet(&base);
+    let wrong = "SELECT coalesce(string_agg(password_text, ' '), '') FROM password_tracking t
+        JOIN expected e ON e.password = t.password_text
+        JOIN enrichment_cache c ON c.service = 'hibp' AND c.cache_key = e.prefix
+        WHERE (breached, breach_prevalence, last_hibp_check) IS DISTINCT FROM (seen > 0, least(seen, 2147483647)::int, c.fetched_at)";
+    assert_eq!(one::<String>(&mut client, wrong), "");
+    assert!(base.sandbox.stats()["hibp"]["by_key"].as_object().expect("keys").keys().all(|key| key.len() == 5));
+    let kept = "SELECT count(*) FROM enrichment_indicator i JOIN expected e ON i.raw_key = e.password AND e.password <> e.prefix";
+    assert_eq!(one::<i64>(&mut client, kept), 0, "a password stands in the extension's tables");
+}
