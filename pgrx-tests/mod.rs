@@ -2,17 +2,23 @@
 //! it wrote.
 
 mod ask;
+mod attach;
 mod cleanup;
 mod compare;
 mod get;
 mod invalidate;
 mod keys;
 mod lookup;
+mod passwords;
+mod permissions;
+mod registry;
 mod request;
+mod secrets;
 mod store;
 mod store_history;
 mod store_many;
 mod text;
+mod triggers;
 
 /// What the framework asks before it starts its server.
 #[cfg(test)]

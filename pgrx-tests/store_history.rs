@@ -36,7 +36,7 @@ mod tests {
         assert_eq!(row("9.3.0.2"), r#"{"a": 1}|success|5|down"#);
         holds("(SELECT fetched_at = now() - interval '1 day' AND expires_at = now() - interval '23 hours' AND api_response_code = 503
             FROM enrichment_cache WHERE cache_key = '9.3.0.2')");
-        assert_eq!(text("SELECT state || payload FROM enrich_lookup('dshield', '9.3.0.2')"), r#"stale{"a": 1}"#);
+        assert_eq!(text("SELECT state || payload::text FROM enrich_lookup('dshield', '9.3.0.2')"), r#"stale{"a": 1}"#);
         holds("enrich_get('dshield', '9.3.0.2', '1 day') IS NOT NULL");
         assert_eq!(count("SELECT count(*) FROM enrichment_history WHERE cache_key = '9.3.0.2'"), 0);
     }
@@ -65,7 +65,7 @@ mod tests {
         holds("enrich_get('dshield', '9.3.0.5', '1 year') IS NULL");
         assert_eq!(
             list(
-                "SELECT payload || ' ' || version || ' ' || (fetched_at = now() - interval '1 day')::text
+                "SELECT payload::text || ' ' || version || ' ' || (fetched_at = now() - interval '1 day')::text
                 FROM enrichment_history WHERE cache_key = '9.3.0.5'"
             ),
             [r#"{"a": 1} 1 true"#]

@@ -3,6 +3,7 @@
 
 use super::{shmem, wake};
 use pgrx::prelude::*;
+use pgrx::{register_xact_callback, PgXactCallbackEvent};
 use std::ffi::CStr;
 
 static mut NEXT: pg_sys::ProcessUtility_hook_type = None;
@@ -16,8 +17,22 @@ pub fn init() {
     }
 }
 
+unsafe extern "C-unwind" {
+    // The server's own function, not pgrx's guarded one: a guard would rebuild every error of every utility command of
+    // the cluster, and lose its cursor position, context and constraint name on the way.
+    fn standard_ProcessUtility(
+        statement: *mut pg_sys::PlannedStmt,
+        text: *const core::ffi::c_char,
+        read_only_tree: bool,
+        context: pg_sys::ProcessUtilityContext::Type,
+        params: pg_sys::ParamListInfo,
+        environment: *mut pg_sys::QueryEnvironment,
+        receiver: *mut pg_sys::DestReceiver,
+        completion: *mut pg_sys::QueryCompletion,
+    );
+}
+
 #[allow(clippy::too_many_arguments)] // the server's signature (tcop/utility.h)
-#[pg_guard]
 unsafe extern "C-unwind" fn utility(
     statement: *mut pg_sys::PlannedStmt,
     text: *const core::ffi::c_char,
@@ -28,19 +43,12 @@ unsafe extern "C-unwind" fn utility(
     receiver: *mut pg_sys::DestReceiver,
     completion: *mut pg_sys::QueryCompletion,
 ) {
-    // SAFETY: the node is the parsed command the server is about to run.
-    let (database, drops_extension) =
-        unsafe { (needs_alone((*statement).utilityStmt), drops_us((*statement).utilityStmt)) };
-    if drops_extension {
-        wake::launcher_at_commit();
-    }
-    let _held = database.and_then(hold);
-    // SAFETY: passes the arguments on as they came; the guard turns an error raised in C into an unwinding, so that
-    // the database is released on the way out.
+    // SAFETY: passes the arguments on as they came. An error raised in C jumps over this frame, which owns nothing.
     unsafe {
-        pg_sys::submodules::ffi::pg_guard_ffi_boundary(|| match NEXT {
+        before(statement);
+        match NEXT {
             Some(next) => next(statement, text, read_only_tree, context, params, environment, receiver, completion),
-            None => pg_sys::standard_ProcessUtility(
+            None => standard_ProcessUtility(
                 statement,
                 text,
                 read_only_tree,
@@ -50,7 +58,21 @@ unsafe extern "C-unwind" fn utility(
                 receiver,
                 completion,
             ),
-        });
+        }
+    }
+}
+
+/// Our step in front of a command; what it keeps is given back when the transaction ends, either way.
+#[pg_guard]
+unsafe extern "C-unwind" fn before(statement: *mut pg_sys::PlannedStmt) {
+    // SAFETY: the node is the parsed command the server is about to run.
+    let (database, drops_extension) =
+        unsafe { (needs_alone((*statement).utilityStmt), drops_us((*statement).utilityStmt)) };
+    if drops_extension {
+        wake::launcher_at_commit();
+    }
+    if let Some(oid) = database {
+        hold(oid);
     }
 }
 
@@ -123,33 +145,17 @@ unsafe fn drops_us(node: *mut pg_sys::Node) -> bool {
     }
 }
 
-/// A database that workers keep out of as long as this value lives.
-struct Held(pg_sys::Oid);
-
-impl Drop for Held {
-    fn drop(&mut self) {
-        let launcher = shmem::write(|shared| {
-            if let Some(place) = shared.database_mut(self.0.to_u32()) {
-                place.held_by = 0;
-                place.state = shmem::State::Unknown;
-                place.retry_at = 0;
-            }
-            shared.launcher
-        });
-        wake::process(launcher.unwrap_or(0));
-    }
-}
-
-/// Keeps workers out of a database and waits, ten seconds at most, until the one there has left. After that the
-/// command finds the database in use and says so itself. `None` when no worker is to be kept out.
-fn hold(oid: pg_sys::Oid) -> Option<Held> {
-    let pid = shmem::write(|shared| {
+/// Keeps workers out of a database until this transaction ends, and waits, ten seconds at most, until the one there
+/// has left. After that the command finds the database in use and says so itself.
+fn hold(oid: pg_sys::Oid) {
+    let worker = shmem::write(|shared| {
         let place = shared.database_mut(oid.to_u32())?;
         place.held_by = wake::my_pid();
         Some(place.pid)
-    })
-    .flatten()?;
-    let held = Held(oid);
+    });
+    let Some(pid) = worker.flatten() else { return };
+    register_xact_callback(PgXactCallbackEvent::Commit, move || release(oid));
+    register_xact_callback(PgXactCallbackEvent::Abort, move || release(oid));
     if wake::alive(pid) {
         // SAFETY: asks our own worker to end, as the server's pg_terminate_backend() would.
         unsafe { libc::kill(pid, libc::SIGTERM) };
@@ -161,7 +167,18 @@ fn hold(oid: pg_sys::Oid) -> Option<Held> {
         pause_10ms();
         pgrx::check_for_interrupts!();
     }
-    Some(held)
+}
+
+fn release(oid: pg_sys::Oid) {
+    let launcher = shmem::write(|shared| {
+        if let Some(place) = shared.database_mut(oid.to_u32()) {
+            place.held_by = 0;
+            place.state = shmem::State::Unknown;
+            place.retry_at = 0;
+        }
+        shared.launcher
+    });
+    wake::process(launcher.unwrap_or(0));
 }
 
 fn pause_10ms() {

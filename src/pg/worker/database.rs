@@ -59,7 +59,7 @@ fn report(oid: u32, state: State, retry_at: Micros, error: &str) {
         if let Some(place) = shared.database_mut(oid) {
             place.state = state;
             place.retry_at = retry_at;
-            if !error.is_empty() {
+            if !error.is_empty() || state == State::Serving {
                 place.error = Text::new(error);
             }
         }

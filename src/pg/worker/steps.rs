@@ -35,6 +35,8 @@ impl Steps {
                 self.resting.remove(name);
                 busy
             }
+            // the extension was dropped a moment ago: the worker is about to notice and end
+            Err(Error::NotInstalled) => false,
             Err(error) => {
                 self.rest(name, now, &error);
                 false
