@@ -9,3 +9,4 @@ mod outcomes;
 mod sources;
 mod sources_support;
 mod support;
+mod utility;
