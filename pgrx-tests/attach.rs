@@ -16,19 +16,33 @@ mod tests {
     #[pg_test]
     fn attach_gives_the_source_a_name_and_notes_what_is_written_where() {
         sessions("attach_sessions");
-        table("attach_files", "id serial PRIMARY KEY, shasum varchar(64), vt_malicious bool, enrichment_status varchar(32)");
+        table(
+            "attach_files",
+            "id serial PRIMARY KEY, shasum varchar(64), vt_malicious bool, enrichment_status varchar(32)",
+        );
         table("attach_passwords", "password_text text, breached bool");
         table("attach_joined", "address inet");
         run("CREATE SCHEMA attach_other");
         table("attach_other.sessions", "source_ip inet, enrichment jsonb");
-        assert_eq!(text("SELECT enrich_attach('attach_sessions', 'source_ip', '{dshield,urlhaus,spur}', 'enrichment')"), "attach_sessions");
+        assert_eq!(
+            text("SELECT enrich_attach('attach_sessions', 'source_ip', '{dshield,urlhaus,spur}', 'enrichment')"),
+            "attach_sessions"
+        );
         assert_eq!(text("SELECT enrich_attach('attach_files', 'shasum', '{virustotal}')"), "attach_files");
         assert_eq!(text("SELECT enrich_attach('attach_passwords', 'password_text', '{hibp}')"), "attach_passwords");
-        assert_eq!(text("SELECT enrich_attach('attach_joined', 'address', '{dshield}', source_name => 'joined')"), "joined");
-        assert_eq!(text("SELECT enrich_attach('attach_other.sessions', 'source_ip', '{dshield}', 'enrichment')"), "attach_other.sessions");
         assert_eq!(
-            list("SELECT concat_ws('|', name, relation, key_column, services, coalesce(into_column, '-'), shape)
-                FROM enrichment_source ORDER BY name"),
+            text("SELECT enrich_attach('attach_joined', 'address', '{dshield}', source_name => 'joined')"),
+            "joined"
+        );
+        assert_eq!(
+            text("SELECT enrich_attach('attach_other.sessions', 'source_ip', '{dshield}', 'enrichment')"),
+            "attach_other.sessions"
+        );
+        assert_eq!(
+            list(
+                "SELECT concat_ws('|', name, relation, key_column, services, coalesce(into_column, '-'), shape)
+                FROM enrichment_source ORDER BY name"
+            ),
             [
                 "attach_files|attach_files|shasum|{virustotal}|-|files",
                 "attach_other.sessions|attach_other.sessions|source_ip|{dshield}|enrichment|json",
@@ -51,7 +65,7 @@ mod tests {
         refused("SELECT enrich_attach('attach_columns', 'source_ip', '{dshield}', 'answers')").says(
             "42703",
             "column \"answers\" of relation \"attach_columns\" does not exist",
-            "Add it: ALTER TABLE attach_columns ADD COLUMN answers jsonb.",
+            "Add it: ALTER TABLE public.attach_columns ADD COLUMN answers jsonb.",
         );
         table("attach_bare", "password_text text");
         refused("SELECT enrich_attach('attach_bare', 'password_text', '{hibp}')").says(
@@ -67,8 +81,13 @@ mod tests {
         run("CREATE VIEW attach_view AS SELECT * FROM attach_base");
         run("CREATE MATERIALIZED VIEW attach_matview AS SELECT * FROM attach_base");
         run("CREATE TEMP TABLE attach_temp AS SELECT * FROM attach_base");
-        let attach = |name: &str| refused(&format!("SELECT enrich_attach('{name}', 'source_ip', '{{dshield}}', 'enrichment')"));
-        attach("attach_view").says("42809", "\"attach_view\" is not a table", "Attach the table that the rows stand in.");
+        let attach =
+            |name: &str| refused(&format!("SELECT enrich_attach('{name}', 'source_ip', '{{dshield}}', 'enrichment')"));
+        attach("attach_view").says(
+            "42809",
+            "\"attach_view\" is not a table",
+            "Attach the table that the rows stand in.",
+        );
         assert_eq!(attach("attach_view").detail, "It is a view.");
         assert_eq!(attach("attach_matview").detail, "It is a materialized view.");
         attach("attach_temp").says("42809", "\"attach_temp\" is a temporary table", "attach a permanent one");
@@ -104,8 +123,12 @@ mod tests {
             "'{hibp}' alone",
         );
         for services in ["'{}'", "NULL", "'{NULL}'"] {
-            let refusal = refused(&format!("SELECT enrich_attach('attach_services', 'source_ip', {services}, 'enrichment')"));
-            assert!(["22023", "42704"].contains(&refusal.sqlstate.as_str()) && !refusal.hint.is_empty(), "{services}: {refusal:?}");
+            let refusal =
+                refused(&format!("SELECT enrich_attach('attach_services', 'source_ip', {services}, 'enrichment')"));
+            assert!(
+                ["22023", "42704"].contains(&refusal.sqlstate.as_str()) && !refusal.hint.is_empty(),
+                "{services}: {refusal:?}"
+            );
         }
         assert_eq!(count("SELECT count(*) FROM enrichment_source"), 0);
         assert_eq!(count("SELECT count(*) FROM pg_trigger WHERE tgrelid = 'attach_services'::regclass"), 0);
@@ -132,11 +155,15 @@ mod tests {
             run("GRANT ALL ON attach_owned TO attach_stranger");
         });
         let attach = "SELECT enrich_attach('attach_owned', 'source_ip', '{dshield}', 'enrichment')";
-        refused_to("attach_stranger", attach).says("42501", "must be owner of table attach_owned", "Have the owner of the table, or a superuser, attach it.");
+        refused_to("attach_stranger", attach).says(
+            "42501",
+            "must be owner of table attach_owned",
+            "Have the owner of the table, or a superuser, attach it.",
+        );
         acting_as("attach_owner", || run(attach));
         refused_to("attach_stranger", "SELECT enrich_detach('attach_owned')").says(
             "42501",
-            "must be owner of table attach_owned",
+            "must be owner of table public.attach_owned",
             "Have the owner of the table, or a superuser, detach it.",
         );
         acting_as("attach_owner", || run("SELECT enrich_detach('attach_owned')"));
@@ -155,10 +182,18 @@ mod tests {
         holds("enrich_get('dshield', '9.60.0.1') = '{}'");
         assert_eq!(count("SELECT count(*) FROM pg_trigger WHERE tgrelid = 'attach_gone'::regclass"), 0);
         for table in ["enrichment_source", "enrichment_arrival", "enrichment_indicator"] {
-            assert_eq!(count(&format!("SELECT count(*) FROM {table} t WHERE t::text LIKE '%attach_gone%'")), 0, "{table}");
+            assert_eq!(
+                count(&format!("SELECT count(*) FROM {table} t WHERE t::text LIKE '%attach_gone%'")),
+                0,
+                "{table}"
+            );
         }
         run("INSERT INTO attach_gone VALUES ('b', '9.60.0.2', 1, NULL)");
-        refused("SELECT enrich_detach('attach_gone')").says("42704", "no source \"attach_gone\" is attached", "Attached sources: none.");
+        refused("SELECT enrich_detach('attach_gone')").says(
+            "42704",
+            "no source \"attach_gone\" is attached",
+            "Attached sources: none.",
+        );
     }
 
     #[pg_test]

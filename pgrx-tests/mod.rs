@@ -4,6 +4,7 @@
 mod ask;
 mod attach;
 mod cleanup;
+mod comments;
 mod compare;
 mod get;
 mod invalidate;

@@ -9,8 +9,10 @@ mod tests {
     const SUFFIX: &str = "1E4C9B93F3F0682250B6CF8331B7EE68FD8";
 
     fn asked(password: &str) -> String {
-        text(&format!("SELECT concat_ws('|', coalesce(breached::text, '-'), coalesce(prevalence::text, '-'), status)
-            FROM enrich_password('{password}')"))
+        text(&format!(
+            "SELECT concat_ws('|', coalesce(breached::text, '-'), coalesce(prevalence::text, '-'), status)
+            FROM enrich_password('{password}')"
+        ))
     }
 
     fn range(body: &str, ttl: &str) {
@@ -22,8 +24,14 @@ mod tests {
         assert_eq!(text("SELECT enrich_hibp_prefix('password')"), "5BAA6");
         assert_eq!(text("SELECT enrich_hibp_suffix('password')"), SUFFIX);
         // of the bytes of the text, not of anything else: SHA-1("") and SHA-1("pässwörd")
-        assert_eq!(text("SELECT enrich_hibp_prefix('') || enrich_hibp_suffix('')"), "DA39A3EE5E6B4B0D3255BFEF95601890AFD80709");
-        assert_eq!(text("SELECT enrich_hibp_prefix('p\u{e4}ssw\u{f6}rd') || enrich_hibp_suffix('p\u{e4}ssw\u{f6}rd')"), SHA1_UMLAUTS);
+        assert_eq!(
+            text("SELECT enrich_hibp_prefix('') || enrich_hibp_suffix('')"),
+            "DA39A3EE5E6B4B0D3255BFEF95601890AFD80709"
+        );
+        assert_eq!(
+            text("SELECT enrich_hibp_prefix('p\u{e4}ssw\u{f6}rd') || enrich_hibp_suffix('p\u{e4}ssw\u{f6}rd')"),
+            SHA1_UMLAUTS
+        );
     }
 
     const SHA1_UMLAUTS: &str = "F517DDF1D32A112FF1AD55C66D1B12CB38E7E8F7";
@@ -31,7 +39,10 @@ mod tests {
     #[pg_test]
     fn passwords_nobody_asked_about_are_queued_and_not_called_safe() {
         assert_eq!(asked("password"), "-|-|queued");
-        assert_eq!(text("SELECT service || ' ' || cache_key FROM enrichment_queue WHERE cache_key = '5BAA6'"), "hibp 5BAA6");
+        assert_eq!(
+            text("SELECT service || ' ' || cache_key FROM enrichment_queue WHERE cache_key = '5BAA6'"),
+            "hibp 5BAA6"
+        );
         assert_eq!(asked("password"), "-|-|queued");
     }
 
@@ -90,11 +101,15 @@ mod tests {
 
     #[pg_test]
     fn passwords_leave_neither_themselves_nor_their_hash_in_any_table() {
-        let hash = text("SELECT enrich_hibp_prefix('correct horse battery') || enrich_hibp_suffix('correct horse battery')");
+        let hash =
+            text("SELECT enrich_hibp_prefix('correct horse battery') || enrich_hibp_suffix('correct horse battery')");
         assert_eq!(asked("correct horse battery"), "-|-|queued");
         for table in relations("r") {
-            let found = count(&format!("SELECT count(*) FROM {table} t WHERE t::text ILIKE '%correct horse%'
-                OR t::text ILIKE '%{hash}%' OR t::text ILIKE '%{}%'", &hash[5..]));
+            let found = count(&format!(
+                "SELECT count(*) FROM {table} t WHERE t::text ILIKE '%correct horse%'
+                OR t::text ILIKE '%{hash}%' OR t::text ILIKE '%{}%'",
+                &hash[5..]
+            ));
             assert_eq!(found, 0, "{table}");
         }
     }

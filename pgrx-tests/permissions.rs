@@ -65,11 +65,13 @@ mod tests {
     fn permissions_public_may_run_no_function_of_the_extension() {
         role("permissions_nobody", None);
         assert_eq!(
-            list("SELECT p.oid::regprocedure FROM pg_proc p
+            list(
+                "SELECT p.oid::regprocedure FROM pg_proc p
                 JOIN pg_depend d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
                 JOIN pg_extension e ON d.refclassid = 'pg_extension'::regclass AND e.oid = d.refobjid
                 WHERE e.extname = 'enrichment_cache' AND p.pronamespace = e.extnamespace
-                  AND has_function_privilege('permissions_nobody', p.oid, 'EXECUTE') ORDER BY 1"),
+                  AND has_function_privilege('permissions_nobody', p.oid, 'EXECUTE') ORDER BY 1"
+            ),
             Vec::<String>::new()
         );
         may_not("permissions_nobody", &READERS);
@@ -84,7 +86,11 @@ mod tests {
             let relations = relations(kind);
             assert!(relations.len() >= 4, "{kind}: {relations:?}");
             for relation in relations {
-                let privilege = if kind == "S" { "USAGE, SELECT, UPDATE" } else { "SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER" };
+                let privilege = if kind == "S" {
+                    "USAGE, SELECT, UPDATE"
+                } else {
+                    "SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER"
+                };
                 let function = if kind == "S" { "has_sequence_privilege" } else { "has_table_privilege" };
                 holds(&format!("NOT {function}('permissions_outsider', '{relation}', '{privilege}')"));
             }
@@ -156,13 +162,20 @@ mod tests {
                 run(&format!("SELECT * FROM enrichment_{view}"));
             }
         });
-        may_not("permissions_monitor", &["SELECT * FROM enrichment_cache", "SELECT * FROM enrichment_dshield", "SELECT * FROM enrichment_secret"]);
+        may_not(
+            "permissions_monitor",
+            &["SELECT * FROM enrichment_cache", "SELECT * FROM enrichment_dshield", "SELECT * FROM enrichment_secret"],
+        );
     }
 
     #[pg_test]
     fn permissions_an_unknown_level_is_refused() {
         role("permissions_level", None);
-        refused("SELECT enrich_grant('permissions_level', 'owner')").says("22023", "unknown level \"owner\"", "Use reader, writer or admin.");
+        refused("SELECT enrich_grant('permissions_level', 'owner')").says(
+            "22023",
+            "unknown level \"owner\"",
+            "Use reader, writer or admin.",
+        );
         assert_eq!(refused("SELECT enrich_grant('permissions_missing', 'reader')").sqlstate, "42704");
         refused_to("permissions_level", "SELECT enrich_grant('permissions_level', 'admin')");
     }

@@ -23,8 +23,10 @@ mod tests {
     #[pg_test]
     fn registry_holds_the_limits_of_the_contract() {
         assert_eq!(
-            list("SELECT name || ' ' || string_agg(l ->> 'max' || '/' || (l ->> 'per'), ' ' ORDER BY (l ->> 'max')::int)
-                FROM enrichment_service, jsonb_array_elements(limits) l GROUP BY name ORDER BY name"),
+            list(
+                "SELECT name || ' ' || string_agg(l ->> 'max' || '/' || (l ->> 'per'), ' ' ORDER BY (l ->> 'max')::int)
+                FROM enrichment_service, jsonb_array_elements(limits) l GROUP BY name ORDER BY name"
+            ),
             [
                 "dshield 1/second",
                 "hibp 10/second",
@@ -39,15 +41,21 @@ mod tests {
     fn registry_rules_are_those_the_pure_tests_judge_with() {
         let rules = quoted(include_str!("../src/core/builtin_rules.json"));
         assert_eq!(
-            list(&format!("SELECT name FROM enrichment_service FULL JOIN jsonb_each({rules}::jsonb) j ON j.key = name
-                WHERE rules IS DISTINCT FROM j.value")),
+            list(&format!(
+                "SELECT name FROM enrichment_service FULL JOIN jsonb_each({rules}::jsonb) j ON j.key = name
+                WHERE rules IS DISTINCT FROM j.value"
+            )),
             Vec::<String>::new()
         );
     }
 
     #[pg_test]
     fn registry_a_service_of_ones_own_works_at_once() {
-        refused("SELECT enrich_get('greynoise', '9.50.0.1')").says("42704", "unknown service \"greynoise\"", "Known services");
+        refused("SELECT enrich_get('greynoise', '9.50.0.1')").says(
+            "42704",
+            "unknown service \"greynoise\"",
+            "Known services",
+        );
         run("INSERT INTO enrichment_service (name, key_kind, url, headers, secret_name, limits, rules) VALUES
             ('greynoise', 'ip', 'https://greynoise.example/v3/community/{key}', '{\"key\": \"{secret}\"}', 'GREYNOISE_KEY',
              '[{\"max\": 50, \"per\": \"day\"}]', '{\"outcomes\": [{\"status\": [404], \"outcome\": \"not_found\"}], \"require\": [\"ip\"]}')");
@@ -112,7 +120,11 @@ mod tests {
                 None => row.push((column, bad)),
             }
             let (names, values): (Vec<_>, Vec<_>) = row.into_iter().unzip();
-            let refusal = refused(&format!("INSERT INTO enrichment_service ({}) VALUES ({})", names.join(", "), values.join(", ")));
+            let refusal = refused(&format!(
+                "INSERT INTO enrichment_service ({}) VALUES ({})",
+                names.join(", "),
+                values.join(", ")
+            ));
             assert_eq!(refusal.sqlstate, "22023", "{column} {bad}: {refusal:?}");
             assert!(refusal.message.contains(why), "{column} {bad}: {refusal:?}");
             assert!(!refusal.hint.is_empty(), "{column} {bad}: {refusal:?}");
@@ -122,10 +134,13 @@ mod tests {
 
     #[pg_test]
     fn registry_an_update_is_checked_as_an_insert_is() {
-        let refusal = refused("UPDATE enrichment_service SET limits = '[{\"max\": -1, \"per\": \"day\"}]' WHERE name = 'hibp'");
+        let refusal =
+            refused("UPDATE enrichment_service SET limits = '[{\"max\": -1, \"per\": \"day\"}]' WHERE name = 'hibp'");
         assert!(refusal.message.starts_with("invalid limits for service \"hibp\""), "{refusal:?}");
         assert_eq!(refusal.hint, "Correct the column limits of this row of enrichment_service.");
-        for (column, value) in [("ttl", "'0'"), ("max_bytes", "10"), ("timeout_ms", "0"), ("max_in_flight", "0"), ("name", "'No Name'")] {
+        for (column, value) in
+            [("ttl", "'0'"), ("max_bytes", "10"), ("timeout_ms", "0"), ("max_in_flight", "0"), ("name", "'No Name'")]
+        {
             let refusal = refused(&format!("UPDATE enrichment_service SET {column} = {value} WHERE name = 'hibp'"));
             assert_eq!(refusal.sqlstate, "23514", "{column}: {refusal:?}");
             assert!(refusal.message.contains(column), "{refusal:?}");

@@ -11,7 +11,10 @@ mod tests {
     fn secrets_are_set_replaced_and_removed() {
         run("SELECT enrich_set_secret('virustotal', 'first')");
         run(&format!("SELECT enrich_set_secret('virustotal', '  {SECRET}\n')"));
-        assert_eq!(value("SELECT secret FROM enrichment_secret WHERE secret_name = 'VT_API_KEY'").as_deref(), Some(SECRET));
+        assert_eq!(
+            value("SELECT secret FROM enrichment_secret WHERE secret_name = 'VT_API_KEY'").as_deref(),
+            Some(SECRET)
+        );
         run("SELECT enrich_set_secret('virustotal', NULL)");
         assert_eq!(count("SELECT count(*) FROM enrichment_secret"), 0);
     }
@@ -39,7 +42,7 @@ mod tests {
                 "SELECT * FROM enrichment_secret",
                 "SELECT secret_name FROM enrichment_secret",
                 "SELECT count(*) FROM enrichment_secret",
-                "COPY enrichment_secret TO STDOUT",
+                "CREATE TEMP TABLE stolen AS TABLE enrichment_secret",
                 "UPDATE enrichment_secret SET secret_name = 'SPUR_API_KEY' RETURNING secret",
                 "INSERT INTO enrichment_secret VALUES ('SPUR_API_KEY', 'x')",
                 "DELETE FROM enrichment_secret",
@@ -56,7 +59,11 @@ mod tests {
         run("SELECT enrich_request('virustotal', repeat('a', 64))");
         let mut looked_at = 0;
         for relation in relations("r").into_iter().chain(relations("v")).filter(|name| name != "enrichment_secret") {
-            assert_eq!(count(&format!("SELECT count(*) FROM {relation} t WHERE t::text LIKE '%{SECRET}%'")), 0, "{relation}");
+            assert_eq!(
+                count(&format!("SELECT count(*) FROM {relation} t WHERE t::text LIKE '%{SECRET}%'")),
+                0,
+                "{relation}"
+            );
             looked_at += 1;
         }
         assert!(looked_at >= 20, "{looked_at}");
@@ -72,11 +79,14 @@ mod tests {
     #[pg_test]
     fn secrets_are_never_dumped_and_what_a_user_made_is() {
         holds("NOT 'enrichment_secret'::regclass = ANY ((SELECT extconfig FROM pg_extension WHERE extname = 'enrichment_cache')::oid[])");
-        for table in ["service", "cache", "history", "queue", "quota", "source", "indicator", "arrival", "cache_stats"] {
+        for table in ["service", "cache", "history", "queue", "quota", "source", "indicator", "arrival", "cache_stats"]
+        {
             holds(&format!("'enrichment_{table}'::regclass = ANY ((SELECT extconfig FROM pg_extension WHERE extname = 'enrichment_cache')::oid[])"));
         }
-        holds("(SELECT extcondition[array_position(extconfig, 'enrichment_service'::regclass::oid)] LIKE '%NOT builtin%'
-            FROM pg_extension WHERE extname = 'enrichment_cache')");
+        holds(
+            "(SELECT extcondition[array_position(extconfig, 'enrichment_service'::regclass::oid)] LIKE '%NOT builtin%'
+            FROM pg_extension WHERE extname = 'enrichment_cache')",
+        );
     }
 
     #[pg_test]
@@ -89,7 +99,8 @@ mod tests {
         run(&format!("SELECT enrich_set_secret('virustotal', '{SECRET}'), enrich_set_secret('spur', '{SECRET}')"));
         assert_eq!(value("SELECT string_agg(service, ' ') FROM enrichment_lane").as_deref(), Some("spur"));
         assert_eq!(
-            value("SELECT string_agg(left(cache_key, 1), '') FROM enrichment_queue WHERE next_attempt_at <= now()").as_deref(),
+            value("SELECT string_agg(left(cache_key, 1), '') FROM enrichment_queue WHERE next_attempt_at <= now()")
+                .as_deref(),
             Some("b")
         );
     }

@@ -184,14 +184,26 @@ mod tests {
 
     #[pg_test]
     fn store_a_null_where_a_value_must_be_is_refused_and_not_an_internal_error() {
-        for call in [
-            "enrich_store(NULL, '9.2.0.9', '{}')",
-            "enrich_store('dshield', NULL, '{}')",
-            "enrich_store('dshield', '9.2.0.9', '{}', response_status => NULL)",
-            "enrich_store('dshield', '9.2.0.9', '{}', fetched_at => NULL)",
+        for (call, argument) in [
+            ("enrich_store(NULL, '9.2.0.9', '{}')", "service"),
+            ("enrich_store('dshield', NULL, '{}')", "key"),
+            ("enrich_store('dshield', '9.2.0.9', '{}', response_status => NULL)", "response_status"),
+            ("enrich_store('dshield', '9.2.0.9', '{}', fetched_at => NULL)", "fetched_at"),
+            ("enrich_store_many(NULL, '{}', '{}')", "service"),
+            ("enrich_store_many('dshield', NULL, '{}')", "keys"),
+            ("enrich_store_many('dshield', '{}', NULL)", "payloads"),
+            ("enrich_store_text('dshield', '9.2.0.9', NULL)", "payload"),
+            ("enrich_compare_and_store('dshield', '9.2.0.9', NULL, '{}')", "expected_version"),
+            ("enrich_compare_and_store('dshield', '9.2.0.9', 0, NULL)", "payload"),
+            ("enrich_invalidate(NULL)", "service"),
+            ("enrich_invalidate('dshield', hard => NULL)", "hard"),
+            ("enrich_set_secret(NULL, 'x')", "service"),
         ] {
-            let refusal = refused(&format!("SELECT {call}"));
-            assert!(["22004", "22023"].contains(&refusal.sqlstate.as_str()), "{call}: {refusal:?}");
+            refused(&format!("SELECT {call}")).says(
+                "22023",
+                &format!("{argument} must not be null"),
+                &format!("Give a value for the argument {argument}."),
+            );
         }
     }
 }

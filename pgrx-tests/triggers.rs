@@ -101,14 +101,18 @@ mod tests {
         let secrets = ["hunter2 hunter2", "correct horse battery"];
         run(&format!("INSERT INTO triggers_passwords VALUES (1, '{}'), (2, '{}'), (3, NULL)", secrets[0], secrets[0]));
         run(&format!("UPDATE triggers_passwords SET password_text = '{}' WHERE id = 2", secrets[1]));
-        let mut prefixes: Vec<String> = secrets.iter().map(|secret| text(&format!("SELECT enrich_hibp_prefix('{secret}')"))).collect();
+        let mut prefixes: Vec<String> =
+            secrets.iter().map(|secret| text(&format!("SELECT enrich_hibp_prefix('{secret}')"))).collect();
         prefixes.sort();
         assert_eq!(arrivals("triggers_passwords"), prefixes);
         for secret in secrets {
             let hash = text(&format!("SELECT enrich_hibp_prefix('{secret}') || enrich_hibp_suffix('{secret}')"));
             for table in relations("r") {
-                let found = count(&format!("SELECT count(*) FROM {table} t WHERE t::text ILIKE '%{secret}%'
-                    OR t::text ILIKE '%{hash}%' OR t::text ILIKE '%{}%'", &hash[5..]));
+                let found = count(&format!(
+                    "SELECT count(*) FROM {table} t WHERE t::text ILIKE '%{secret}%'
+                    OR t::text ILIKE '%{hash}%' OR t::text ILIKE '%{}%'",
+                    &hash[5..]
+                ));
                 assert_eq!(found, 0, "{table} holds {secret:?}");
             }
         }

@@ -31,8 +31,9 @@ fi
 
 run() {
     cd "$ROOT"
-    cargo-pgrx pgrx test "pg$PG" ${1:+"$1"} --no-default-features --features "pg$PG pg_test" \
+    cargo-pgrx pgrx test "pg$PG" "$1" --no-default-features --features "pg$PG pg_test" \
         "${as_server_user[@]}" --pgdata "$data/data"
 }
 
-locked test-pg run "${1:-}"
+# the pure tests have run already: only those in the database, or what is asked for
+locked test-pg run "${1:-in_database::}"

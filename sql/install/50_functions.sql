@@ -98,7 +98,7 @@ BEGIN
         RAISE EXCEPTION '"%" is a temporary table', class.relname USING ERRCODE = '42809',
             HINT = 'The worker cannot see other sessions'' temporary tables; attach a permanent one.';
     END IF;
-    IF NOT pg_has_role(session_user, class.relowner, 'USAGE') THEN
+    IF NOT pg_has_role(coalesce(nullif(current_setting('role'), 'none'), session_user::text)::name, class.relowner, 'USAGE') THEN
         RAISE EXCEPTION 'must be owner of table %', class.relname USING ERRCODE = '42501',
             HINT = 'Have the owner of the table, or a superuser, attach it.';
     END IF;
@@ -176,7 +176,7 @@ BEGIN
     END IF;
     SELECT c.relowner INTO owner FROM pg_class c WHERE c.oid = known.relation;
     IF FOUND THEN
-        IF NOT pg_has_role(session_user, owner, 'USAGE') THEN
+        IF NOT pg_has_role(coalesce(nullif(current_setting('role'), 'none'), session_user::text)::name, owner, 'USAGE') THEN
             RAISE EXCEPTION 'must be owner of table %', known.relation USING ERRCODE = '42501',
                 HINT = 'Have the owner of the table, or a superuser, detach it.';
         END IF;

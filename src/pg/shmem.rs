@@ -82,6 +82,10 @@ pub struct Database {
     /// The session that keeps workers out of this database, 0 for none.
     pub held_by: i32,
     pub in_flight: u32,
+    /// How often sessions have said that the extension came or went: whoever looks in between looks again.
+    pub changes: u32,
+    /// How often sessions have woken the worker: a wait for a lock inside a statement eats up the latch.
+    pub wakes: u32,
     /// When it is looked at again, microseconds since 1970.
     pub retry_at: i64,
     pub error: Text<256>,
@@ -94,6 +98,8 @@ const NO_DATABASE: Database = Database {
     pid: 0,
     held_by: 0,
     in_flight: 0,
+    changes: 0,
+    wakes: 0,
     retry_at: 0,
     error: Text::EMPTY,
 };

@@ -92,6 +92,22 @@ pub fn forget_plans() {
     PLANS.with(|plans| plans.borrow_mut().clear());
 }
 
+/// Runs reading work under the newest snapshot, not the caller's: what is kept beyond the transaction must not come from
+/// an older moment than the invalidation that announced it. PostgreSQL does not allow this during a parallel query,
+/// which then reads under its own snapshot.
+pub fn with_latest_snapshot<T>(work: impl FnOnce() -> T) -> T {
+    // SAFETY: the pushed snapshot is popped right after the work; if the work raises, the abort drops it.
+    unsafe {
+        if pg_sys::IsInParallelMode() {
+            return work();
+        }
+        pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot());
+        let value = work();
+        pg_sys::PopActiveSnapshot();
+        value
+    }
+}
+
 struct Connection;
 
 impl Connection {

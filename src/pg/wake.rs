@@ -38,14 +38,19 @@ pub fn my_pid() -> i32 {
 
 /// Wakes the worker of this database.
 pub fn worker() {
-    let pid = shmem::read(|shared| shared.database(my_database()).map_or(0, |place| place.pid));
-    process(pid.unwrap_or(0));
+    let pid = shmem::write(|shared| {
+        let place = shared.database_mut(my_database())?;
+        place.wakes = place.wakes.wrapping_add(1);
+        Some(place.pid)
+    });
+    process(pid.flatten().unwrap_or(0));
 }
 
 /// Has the launcher look at this database again, and its worker at what there is to do.
 pub fn launcher() {
     let launcher = shmem::write(|shared| {
         if let Some(place) = shared.database_mut(my_database()) {
+            place.changes = place.changes.wrapping_add(1);
             if place.state != State::Serving {
                 place.state = State::Unknown;
                 place.retry_at = 0;

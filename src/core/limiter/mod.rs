@@ -170,6 +170,13 @@ impl Limiter {
         self.limits.iter().map(spend).collect()
     }
 
+    /// Says that the calls reserved last have gone out only now, after what had to be done first: a provider counts
+    /// them from here.
+    pub fn went_out(&mut self, now: Micros) {
+        self.second.went_out(now);
+        self.minute.went_out(now);
+    }
+
     /// When the next call may start, and the window that holds it back longest; `None` when one may start now.
     pub fn next_permit_at(&mut self, now: Micros) -> Option<(Micros, Per)> {
         let mut latest: Option<(Micros, Per)> = None;

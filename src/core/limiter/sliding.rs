@@ -10,9 +10,10 @@ use crate::core::Micros;
 /// bounded whatever its limit, and a call is held back by at most this share longer.
 const GRAIN: Micros = 500;
 
-/// For the way from here to the provider, which is not equally long for every call: a fiftieth of the window, and no
-/// less than this.
-const LEAST_MARGIN: Micros = 20_000;
+/// For the way from here to the provider, which is not equally long for every call (a new connection takes longer than
+/// one that stands, a busy machine than an idle one): a fiftieth of the window, and no less than this. With 20 ms, two
+/// busy cores and loopback, one call in a hundred was too early.
+const LEAST_MARGIN: Micros = 100_000;
 
 #[derive(Clone, Debug)]
 struct Entry {
@@ -64,6 +65,13 @@ impl Sliding {
                 entry.calls = entry.calls.saturating_add(n);
             }
             _ => self.entries.push_back(Entry { first: now, last: now, calls: n }),
+        }
+    }
+
+    /// The calls added last have gone out only now.
+    pub(super) fn went_out(&mut self, now: Micros) {
+        if let Some(entry) = self.entries.back_mut() {
+            entry.last = entry.last.max(now);
         }
     }
 

@@ -4,23 +4,9 @@ use crate::core::error::Error;
 use crate::core::service::Service;
 use crate::io::secrets::SecretSource;
 use crate::pg::error::Answer;
-use crate::pg::spi::{self, Arg, Mode, Statement};
-use crate::pg::store::registry;
+use crate::pg::store::{lanes, queue, registry};
 use crate::pg::{gucs, shmem, wake};
-use pgrx::pg_sys::BuiltinOid::TEXTOID;
 use pgrx::prelude::*;
-
-static FORGET_PAUSE: Statement = Statement {
-    sql: "DELETE FROM @extschema@.enrichment_lane
-        WHERE service = $1 AND cause IN ('unauthorized', 'no_credential')",
-    args: &[TEXTOID],
-};
-
-static RETRY_REFUSED: Statement = Statement {
-    sql: "UPDATE @extschema@.enrichment_queue SET next_attempt_at = pg_catalog.now()
-        WHERE service = $1 AND state = 'waiting' AND last_outcome = 'unauthorized'",
-    args: &[TEXTOID],
-};
 
 /// Keeps the secret of a service in the database (NULL removes it); the service starts again at commit. Only the
 /// worker reads it; it is never dumped.
@@ -29,8 +15,8 @@ static RETRY_REFUSED: Statement = Statement {
 /// 42704 unknown service; 22023 when the service has no secret_name, or the secret is empty.
 #[pg_extern(volatile, security_definer)]
 #[search_path(pg_catalog, pg_temp)]
-fn enrich_set_secret(service: &str, secret: Option<&str>) -> Answer<()> {
-    let service = registry::service(service)?;
+fn enrich_set_secret(service: Option<&str>, secret: Option<&str>) -> Answer<()> {
+    let service = registry::service(super::given(service, "service")?)?;
     let Some(name) = &service.secret_name else {
         return Err(Error::InvalidArgument {
             message: format!("service \"{}\" takes no secret", service.name),
@@ -46,23 +32,16 @@ fn enrich_set_secret(service: &str, secret: Option<&str>) -> Answer<()> {
         .into());
     }
     registry::set_secret(name, secret.map(str::trim))?;
-    spi::run(&FORGET_PAUSE, &[Arg::of(service.name.as_str())], Mode::Write, |_| {})?;
-    spi::run(&RETRY_REFUSED, &[Arg::of(service.name.as_str())], Mode::Write, |_| {})?;
+    lanes::forget_want_of_secret(&service.name)?;
+    queue::retry_refused(&service.name)?;
     wake::worker_at_commit();
     Ok(())
 }
 
-static SECRET_IS_STORED: Statement = Statement {
-    sql: "SELECT EXISTS (SELECT FROM @extschema@.enrichment_secret WHERE secret_name = $1)",
-    args: &[TEXTOID],
-};
-
 /// Whether a secret of this service can be found, without looking at it for longer than that.
 pub fn has_secret(service: &Service) -> Answer<bool> {
     let Some(name) = &service.secret_name else { return Ok(false) };
-    let mut stored = false;
-    spi::run(&SECRET_IS_STORED, &[Arg::of(name.as_str())], Mode::Read, |row| stored = row.get(1).unwrap_or(false))?;
-    Ok(stored || SecretSource { dir: gucs::secrets_dir() }.resolve(name, None).is_some())
+    Ok(registry::secret_is_stored(name)? || SecretSource { dir: gucs::secrets_dir() }.resolve(name, None).is_some())
 }
 
 /// Wakes the worker of this database once the transaction has committed.

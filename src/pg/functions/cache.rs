@@ -1,6 +1,6 @@
 //! Storing and reading answers: enrich_get, enrich_get_many, enrich_store and its kin.
 
-use super::{key_to_read, key_to_write};
+use super::{given, key_to_read, key_to_write};
 use crate::core::error::{Error, STATUSES};
 use crate::core::hash::cache_key_hash;
 use crate::core::key::normalise_address;
@@ -79,19 +79,19 @@ fn enrich_get_many(
 #[pg_extern(volatile, security_definer)]
 #[search_path(pg_catalog, pg_temp)]
 fn enrich_store(
-    service: &str,
-    key: &str,
+    service: Option<&str>,
+    key: Option<&str>,
     payload: Option<RawJsonb>,
     ttl: default!(Option<Interval>, "NULL"),
-    response_status: default!(&str, "'success'"),
+    response_status: default!(Option<&str>, "'success'"),
     api_response_code: default!(Option<i32>, "NULL"),
     api_latency_ms: default!(Option<i32>, "NULL"),
     error_message: default!(Option<&str>, "NULL"),
-    fetched_at: default!(TimestampWithTimeZone, "now()"),
+    fetched_at: default!(Option<TimestampWithTimeZone>, "now()"),
 ) -> Answer<i64> {
-    let service = registry::service(service)?;
-    let key = key_to_write(&service, key)?.text;
-    let status = status_named(response_status)?;
+    let service = registry::service(given(service, "service")?)?;
+    let key = key_to_write(&service, given(key, "key")?)?.text;
+    let status = status_named(given(response_status, "response_status")?)?;
     match (&payload, status) {
         (Some(_), "success") | (None, "not_found" | "error" | "rate_limited" | "unauthorized" | "invalid") => (),
         (Some(_), status) => return Err(Error::StatusWithPayload { status: status.to_string() }.into()),
@@ -100,7 +100,7 @@ fn enrich_store(
     if let Some(payload) = &payload {
         check_size(&service, payload)?;
     }
-    let fetched_at = observed(to_micros(fetched_at))?;
+    let fetched_at = observed(to_micros(given(fetched_at, "fetched_at")?))?;
     let entry = Incoming {
         expires_at: expiry(&service, &key, status, ttl.as_ref(), fetched_at)?,
         status,
@@ -128,16 +128,17 @@ pub fn store_one(service: &Service, entry: Incoming, payloads: Payloads) -> Answ
 /// rows were written.
 ///
 /// # Errors
-/// As `enrich_store`; 2202E when the arrays differ in length. Nothing is stored then.
+/// As `enrich_store`; 22023 when the arrays differ in length. Nothing is stored then.
 #[pg_extern(volatile, security_definer)]
 #[search_path(pg_catalog, pg_temp)]
 fn enrich_store_many(
-    service: &str,
-    keys: Array<&str>,
-    payloads: Array<RawJsonb>,
+    service: Option<&str>,
+    keys: Option<Array<&str>>,
+    payloads: Option<Array<RawJsonb>>,
     ttl: default!(Option<Interval>, "NULL"),
 ) -> Answer<i64> {
-    let service = registry::service(service)?;
+    let service = registry::service(given(service, "service")?)?;
+    let (keys, payloads) = (given(keys, "keys")?, given(payloads, "payloads")?);
     if keys.len() != payloads.len() {
         return Err(Error::InvalidArgument {
             message: format!("{} keys but {} payloads", keys.len(), payloads.len()),
@@ -175,14 +176,15 @@ fn enrich_store_many(
 #[pg_extern(volatile, security_definer)]
 #[search_path(pg_catalog, pg_temp)]
 fn enrich_compare_and_store(
-    service: &str,
-    key: &str,
-    expected_version: i64,
-    payload: RawJsonb,
+    service: Option<&str>,
+    key: Option<&str>,
+    expected_version: Option<i64>,
+    payload: Option<RawJsonb>,
     ttl: default!(Option<Interval>, "NULL"),
 ) -> Answer<Option<i64>> {
-    let service = registry::service(service)?;
-    let key = key_to_write(&service, key)?.text;
+    let service = registry::service(given(service, "service")?)?;
+    let key = key_to_write(&service, given(key, "key")?)?.text;
+    let (expected_version, payload) = (given(expected_version, "expected_version")?, given(payload, "payload")?);
     check_size(&service, &payload)?;
     let now = transaction_start();
     let expires_at = expiry(&service, &key, "success", ttl.as_ref(), now)?;
@@ -202,8 +204,13 @@ fn enrich_compare_and_store(
 /// 42704 unknown service, 22023 for a key that cannot be one.
 #[pg_extern(volatile, security_definer)]
 #[search_path(pg_catalog, pg_temp)]
-fn enrich_invalidate(service: &str, key: default!(Option<&str>, "NULL"), hard: default!(bool, false)) -> Answer<i64> {
-    let service = registry::service(service)?;
+fn enrich_invalidate(
+    service: Option<&str>,
+    key: default!(Option<&str>, "NULL"),
+    hard: default!(Option<bool>, "false"),
+) -> Answer<i64> {
+    let service = registry::service(given(service, "service")?)?;
+    let hard = given(hard, "hard")?;
     let key = key.map(|key| key_to_write(&service, key)).transpose()?;
     Ok(rows::invalidate(&service.name, key.as_ref().map(|key| key.text.as_str()), hard)?)
 }

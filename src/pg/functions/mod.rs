@@ -14,6 +14,14 @@ use crate::core::error::Error;
 use crate::core::key::{self, Key};
 use crate::core::service::Service;
 
+/// An argument that must not be NULL. (pgrx's own refusal would be an internal error without a hint.)
+fn given<T>(value: Option<T>, name: &str) -> Result<T, Error> {
+    value.ok_or_else(|| Error::InvalidArgument {
+        message: format!("{name} must not be null"),
+        hint: format!("Give a value for the argument {name}."),
+    })
+}
+
 /// The normalised key of a write: what cannot be a key is an error.
 fn key_to_write(service: &Service, raw: &str) -> Result<Key, Error> {
     key::normalise(service.key_kind, raw).map_err(|problem| Error::KeyNotValid {

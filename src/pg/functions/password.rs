@@ -4,18 +4,10 @@ use crate::core::hash::hibp_split;
 use crate::core::Micros;
 use crate::pg::convert::transaction_start;
 use crate::pg::error::Answer;
-use crate::pg::spi::{self, Arg, Mode, Statement};
 use crate::pg::store::{cache, queue, registry};
 use crate::pg::wake;
 use pgrx::pg_sys::panic::ErrorReport;
-use pgrx::pg_sys::BuiltinOid::TEXTOID;
 use pgrx::prelude::*;
-
-static COUNT: Statement = Statement {
-    sql: "SELECT @extschema@.enrich_bigint(c.payload -> $2) FROM @extschema@.enrichment_cache c
-        WHERE c.service = 'hibp' AND c.cache_key = $1",
-    args: &[TEXTOID, TEXTOID],
-};
 
 /// Whether HIBP knows a password, and how often it was seen. `breached` is NULL as long as that is not known: status
 /// then says queued, error, disabled or miss; else it is fresh or stale.
@@ -44,9 +36,7 @@ fn enrich_password(
         }
         status = "stale";
     }
-    let mut count = None;
-    spi::run(&COUNT, &[Arg::of(prefix), Arg::of(suffix)], Mode::Read, |row| count = row.get::<i64>(1))?;
-    let count = count.unwrap_or(0);
+    let count = cache::breaches(&prefix, &suffix)?;
     Ok(TableIterator::once((Some(count > 0), Some(count), status.to_string())))
 }
 

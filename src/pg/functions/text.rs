@@ -1,13 +1,14 @@
 //! The text pair (raw payloads, byte for byte) and the few things that must touch datums directly.
 
-use super::{cache, key_to_read, key_to_write};
+use super::{cache, given, key_to_read, key_to_write};
 use crate::core::error::Error;
 use crate::pg::convert::{transaction_start, RawJsonb};
 use crate::pg::error::Answer;
 use crate::pg::store::cache::{self as rows, Incoming, Payloads};
 use crate::pg::store::registry;
-use pgrx::datum::{FromDatum, Interval, IntoDatum};
+use pgrx::datum::{Interval, IntoDatum};
 use pgrx::prelude::*;
+use std::ffi::CStr;
 
 /// Stores a raw text as it is; `enrich_get_text` returns it byte for byte (it is kept as a JSON string).
 ///
@@ -15,9 +16,15 @@ use pgrx::prelude::*;
 /// As `enrich_store`.
 #[pg_extern(volatile, security_definer)]
 #[search_path(pg_catalog, pg_temp)]
-fn enrich_store_text(service: &str, key: &str, payload: &str, ttl: default!(Option<Interval>, "NULL")) -> Answer<i64> {
-    let service = registry::service(service)?;
-    let key = key_to_write(&service, key)?.text;
+fn enrich_store_text(
+    service: Option<&str>,
+    key: Option<&str>,
+    payload: Option<&str>,
+    ttl: default!(Option<Interval>, "NULL"),
+) -> Answer<i64> {
+    let service = registry::service(given(service, "service")?)?;
+    let key = key_to_write(&service, given(key, "key")?)?.text;
+    let payload = given(payload, "payload")?;
     let size = payload.len() as u64;
     if size > service.max_bytes {
         return Err(Error::PayloadTooLarge { size, limit: service.max_bytes }.into());
@@ -39,11 +46,12 @@ fn enrich_get_text(service: &str, key: &str) -> Answer<Option<String>> {
     let Some(key) = key_to_read(&service, key) else { return Ok(None) };
     let none = crate::pg::spi::Arg::of(Interval::from_micros(0));
     let Some(RawJsonb(datum)) = rows::fresh_payload(&service.name, &key.text, none)? else { return Ok(None) };
+    // the server's own text keeps every digit of a number
     // SAFETY: the datum is a jsonb value that was copied to this call's memory.
-    let value = unsafe { pgrx::JsonB::from_datum(datum, false) };
-    Ok(value.map(|pgrx::JsonB(value)| match value {
-        serde_json::Value::String(text) => text,
-        other => other.to_string(),
+    let json = unsafe { pgrx::direct_function_call::<&CStr>(pg_sys::jsonb_out, &[Some(datum)]) };
+    Ok(json.map(|json| {
+        let json = json.to_string_lossy();
+        serde_json::from_str(&json).unwrap_or_else(|_| json.into_owned())
     }))
 }
 

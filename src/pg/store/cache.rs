@@ -134,13 +134,13 @@ macro_rules! store_sql {
           WHERE (SELECT count(*) FROM previous) >= 0
           ORDER BY i.hash
           ON CONFLICT (cache_key_hash) DO UPDATE SET
-            payload = CASE WHEN c.payload IS NOT NULL AND EXCLUDED.response_status NOT IN ('success', 'not_found')
+            payload = CASE WHEN c.response_status IN ('success', 'not_found') AND EXCLUDED.response_status NOT IN ('success', 'not_found')
                 THEN c.payload ELSE EXCLUDED.payload END,
-            response_status = CASE WHEN c.payload IS NOT NULL AND EXCLUDED.response_status NOT IN ('success', 'not_found')
+            response_status = CASE WHEN c.response_status IN ('success', 'not_found') AND EXCLUDED.response_status NOT IN ('success', 'not_found')
                 THEN c.response_status ELSE EXCLUDED.response_status END,
-            fetched_at = CASE WHEN c.payload IS NOT NULL AND EXCLUDED.response_status NOT IN ('success', 'not_found')
+            fetched_at = CASE WHEN c.response_status IN ('success', 'not_found') AND EXCLUDED.response_status NOT IN ('success', 'not_found')
                 THEN c.fetched_at ELSE EXCLUDED.fetched_at END,
-            expires_at = CASE WHEN c.payload IS NOT NULL AND EXCLUDED.response_status NOT IN ('success', 'not_found')
+            expires_at = CASE WHEN c.response_status IN ('success', 'not_found') AND EXCLUDED.response_status NOT IN ('success', 'not_found')
                 THEN c.expires_at ELSE EXCLUDED.expires_at END,
             api_response_code = EXCLUDED.api_response_code,
             api_latency_ms = EXCLUDED.api_latency_ms,
@@ -247,6 +247,19 @@ static DELETE: Statement = Statement {
 pub fn invalidate(service: &str, key: Option<&str>, hard: bool) -> Result<i64, Error> {
     let statement = if hard { &DELETE } else { &EXPIRE };
     Ok(spi::run(statement, &[Arg::of(service), Arg::of(key)], Mode::Write, |_| {})? as i64)
+}
+
+static BREACHES: Statement = Statement {
+    sql: "SELECT @extschema@.enrich_bigint(payload OPERATOR(pg_catalog.->) $2) FROM @extschema@.enrichment_cache
+        WHERE service = 'hibp' AND cache_key = $1",
+    args: &[TEXTOID, TEXTOID],
+};
+
+/// How often the cached range of a prefix counts a suffix; 0 when it does not hold it.
+pub fn breaches(prefix: &str, suffix: &str) -> Result<i64, Error> {
+    let mut count = None;
+    spi::run(&BREACHES, &[Arg::of(prefix), Arg::of(suffix)], Mode::Read, |row| count = row.get(1))?;
+    Ok(count.unwrap_or(0))
 }
 
 static CLEANUP: Statement = Statement {

@@ -96,14 +96,15 @@ pub fn ask_missing(source: &str, services: &[String]) -> Result<u64, Error> {
 
 static DIRTY: Statement = Statement {
     sql: "SELECT i.raw_key FROM @extschema@.enrichment_indicator i
-        WHERE i.source = $1 AND i.dirty ORDER BY i.raw_key LIMIT $2 FOR UPDATE SKIP LOCKED",
-    args: &[TEXTOID, INT8OID],
+        WHERE i.source = $1 AND i.dirty AND i.raw_key <> ALL ($3)
+        ORDER BY i.raw_key LIMIT $2 FOR UPDATE SKIP LOCKED",
+    args: &[TEXTOID, INT8OID, TEXTARRAYOID],
 };
 
-/// Locks at most `n` keys of a source whose rows are to be written.
-pub fn dirty(source: &str, n: i64) -> Result<Vec<String>, Error> {
+/// Locks at most `n` keys of a source whose rows are to be written, `resting` ones left out.
+pub fn dirty(source: &str, n: i64, resting: Vec<String>) -> Result<Vec<String>, Error> {
     let mut keys = Vec::new();
-    spi::run(&DIRTY, &[Arg::of(source), Arg::of(n)], Mode::Write, |row| keys.extend(row.text(1)))?;
+    spi::run(&DIRTY, &[Arg::of(source), Arg::of(n), Arg::of(resting)], Mode::Write, |row| keys.extend(row.text(1)))?;
     Ok(keys)
 }
 

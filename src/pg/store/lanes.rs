@@ -160,3 +160,14 @@ static COUNT_ENTRIES: Statement = Statement {
 pub fn count_entries() -> Result<u64, Error> {
     spi::run(&COUNT_ENTRIES, &[], Mode::Write, |_| {})
 }
+
+static FORGET_WANT_OF_SECRET: Statement = Statement {
+    sql: "DELETE FROM @extschema@.enrichment_lane WHERE service = $1 AND cause IN ('unauthorized', 'no_credential')",
+    args: &[TEXTOID],
+};
+
+/// Ends a pause that lasts until a secret is given.
+pub fn forget_want_of_secret(service: &str) -> Result<(), Error> {
+    spi::run(&FORGET_WANT_OF_SECRET, &[Arg::of(service)], Mode::Write, |_| {})?;
+    Ok(())
+}

@@ -60,6 +60,15 @@ pub fn schema() -> Result<Rc<str>, Error> {
     HOME.with(|home| home.borrow().as_ref().map(|home| home.schema.clone())).ok_or(Error::NotInstalled)
 }
 
+/// The extension's own oid.
+///
+/// # Errors
+/// As [`schema`].
+pub fn extension() -> Result<pg_sys::Oid, Error> {
+    schema()?;
+    HOME.with(|home| home.borrow().as_ref().map(|home| home.extension)).ok_or(Error::NotInstalled)
+}
+
 fn refresh_home() {
     let found = look_up();
     let same = HOME.with(|home| match (&*home.borrow(), &found) {
@@ -80,11 +89,11 @@ fn look_up() -> Option<Home> {
         JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) e.extnamespace
         WHERE e.extname OPERATOR(pg_catalog.=) 'enrichment_cache'";
     let mut found = None;
-    // a catalogue scan must see the newest state, also inside CREATE EXTENSION
-    let _ = spi::run_once(SQL, &[], spi::Mode::Read, |row| {
+    let each = |row: &spi::Row| {
         if let (Some(extension), Some(schema)) = (row.get::<pg_sys::Oid>(1), row.text(2)) {
             found = Some(Home { schema: Rc::from(schema.as_str()), extension });
         }
-    });
+    };
+    let _ = spi::with_latest_snapshot(|| spi::run_once(SQL, &[], spi::Mode::Read, each));
     found
 }

@@ -152,6 +152,18 @@ pub fn put_back(request: &PutBack) -> Result<(), Error> {
     Ok(())
 }
 
+static RETRY_REFUSED: Statement = Statement {
+    sql: "UPDATE @extschema@.enrichment_queue SET next_attempt_at = pg_catalog.now()
+        WHERE service = $1 AND state = 'waiting' AND last_outcome = 'unauthorized'",
+    args: &[TEXTOID],
+};
+
+/// Makes what a provider refused for its secret due at once.
+pub fn retry_refused(service: &str) -> Result<(), Error> {
+    spi::run(&RETRY_REFUSED, &[Arg::of(service)], Mode::Write, |_| {})?;
+    Ok(())
+}
+
 static RELEASE: Statement = Statement {
     sql: "UPDATE @extschema@.enrichment_queue SET state = 'waiting', leased_at = NULL, leased_by = NULL
         WHERE state = 'in_flight'",

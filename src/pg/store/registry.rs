@@ -15,6 +15,8 @@ thread_local! {
     static SERVICES: RefCell<Option<BTreeMap<String, Arc<Service>>>> = const { RefCell::new(None) };
     static RELATION: Cell<pg_sys::Oid> = const { Cell::new(pg_sys::InvalidOid) };
     static CHANGED: Cell<bool> = const { Cell::new(false) };
+    /// Read during a parallel query, under its snapshot: good for that query and no longer.
+    static DATED: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Registers for the invalidation that the table's own trigger sends at each change.
@@ -25,14 +27,16 @@ pub fn init() {
 
 #[pg_guard]
 unsafe extern "C-unwind" fn relation_changed(_arg: pg_sys::Datum, relation: pg_sys::Oid) {
-    // InvalidOid means that everything may have changed
-    if relation == pg_sys::InvalidOid || relation == RELATION.with(Cell::get) {
+    // InvalidOid means that everything may have changed; before the table is known, any may be the one
+    let ours = RELATION.with(Cell::get);
+    if relation == pg_sys::InvalidOid || ours == pg_sys::InvalidOid || relation == ours {
         CHANGED.with(|changed| changed.set(true));
     }
 }
 
 pub fn forget() {
     SERVICES.with(|services| *services.borrow_mut() = None);
+    RELATION.with(|relation| relation.set(pg_sys::InvalidOid));
 }
 
 /// Tells every session that the registry has changed, at commit.
@@ -56,7 +60,9 @@ static ALL: Statement = Statement {
 
 /// Every registered service by name.
 pub fn all() -> Result<BTreeMap<String, Arc<Service>>, Error> {
-    if CHANGED.with(|changed| changed.replace(false)) {
+    // SAFETY: a plain question about this process.
+    let parallel = unsafe { pg_sys::IsInParallelMode() };
+    if CHANGED.with(|changed| changed.replace(false)) || !parallel && DATED.with(|dated| dated.replace(false)) {
         forget();
     }
     crate::pg::store::schema()?;
@@ -64,16 +70,18 @@ pub fn all() -> Result<BTreeMap<String, Arc<Service>>, Error> {
         return Ok(services);
     }
     let mut services = BTreeMap::new();
-    spi::run(&ALL, &[], Mode::Read, |row| {
+    let each = |row: &Row| {
         if let Some(oid) = row.get::<pg_sys::Oid>(20) {
             RELATION.with(|relation| relation.set(oid));
         }
         if let Some(service) = read(row) {
             services.insert(service.name.clone(), Arc::new(service));
         }
-    })?;
+    };
+    spi::with_latest_snapshot(|| spi::run(&ALL, &[], Mode::Read, each))?;
     // an empty registry names no relation whose change could be heard of
     if !services.is_empty() {
+        DATED.with(|dated| dated.set(parallel));
         SERVICES.with(|cache| *cache.borrow_mut() = Some(services.clone()));
     }
     Ok(services)
@@ -84,7 +92,7 @@ pub fn all() -> Result<BTreeMap<String, Arc<Service>>, Error> {
 /// # Errors
 /// `UnknownService`, naming those that are known: a typo must not look like a miss.
 pub fn service(name: &str) -> Result<Arc<Service>, Error> {
-    if !CHANGED.with(Cell::get) {
+    if !CHANGED.with(Cell::get) && !DATED.with(Cell::get) {
         crate::pg::store::schema()?;
         let known = SERVICES.with(|services| services.borrow().as_ref().and_then(|all| all.get(name).cloned()));
         if let Some(service) = known {
@@ -136,6 +144,18 @@ pub fn stored_secret(name: &str) -> Result<Option<String>, Error> {
     let mut secret = None;
     spi::run(&STORED_SECRET, &[spi::Arg::of(name)], Mode::Read, |row| secret = row.text(1))?;
     Ok(secret)
+}
+
+static SECRET_IS_STORED: Statement = Statement {
+    sql: "SELECT EXISTS (SELECT FROM @extschema@.enrichment_secret WHERE secret_name OPERATOR(pg_catalog.=) $1)",
+    args: &[pg_sys::BuiltinOid::TEXTOID],
+};
+
+/// Whether the database keeps a secret under this name.
+pub fn secret_is_stored(name: &str) -> Result<bool, Error> {
+    let mut stored = false;
+    spi::run(&SECRET_IS_STORED, &[spi::Arg::of(name)], Mode::Read, |row| stored = row.get(1).unwrap_or(false))?;
+    Ok(stored)
 }
 
 static SET_SECRET: Statement = Statement {

@@ -3,7 +3,7 @@
 
 use super::answers::{self, Held};
 use super::fetches::{self, Contested};
-use super::{discover, lanes::Lanes, signals, steps::Steps, write_back, xact};
+use super::{discover, lanes::Lanes, signals, steps::Steps, write_back::WriteBack, xact};
 use crate::core::error::Error;
 use crate::core::Micros;
 use crate::io::{ClientConfig, Pool};
@@ -34,10 +34,11 @@ pub extern "C-unwind" fn enrichment_worker_main(database: pg_sys::Datum) {
     }
     BackgroundWorker::connect_worker_to_spi_by_oid(Some(pg_sys::Oid::from(oid)), None);
     signals::configure_session();
+    let seen = changes(oid);
     match installed() {
         Err(error) => report(oid, State::Failed, convert::clock() + 10 * SECOND, &error.to_string()),
-        Ok(false) => report(oid, State::Absent, convert::clock() + LOOK_AGAIN, ""),
-        Ok(true) => serve(oid),
+        Ok(None) => report_absent(oid, seen),
+        Ok(Some(extension)) => serve(oid, extension),
     }
 }
 
@@ -66,10 +67,33 @@ fn report(oid: u32, state: State, retry_at: Micros, error: &str) {
     });
 }
 
-fn installed() -> Result<bool, Error> {
-    xact::run(c"enrichment_cache: looking for the extension", || match store::schema() {
-        Ok(_) => Ok(true),
-        Err(Error::NotInstalled) => Ok(false),
+/// How often sessions have woken this database's worker, so far.
+fn wakes(oid: u32) -> u32 {
+    shmem::read(|shared| shared.database(oid).map_or(0, |place| place.wakes)).unwrap_or(0)
+}
+
+/// How often this database's extension has come or gone, so far.
+fn changes(oid: u32) -> u32 {
+    shmem::read(|shared| shared.database(oid).map_or(0, |place| place.changes)).unwrap_or(0)
+}
+
+/// Reports that the extension was not there when `seen` changes had been told of: if it has come since, the launcher,
+/// which hears of this process's end, looks again at once.
+fn report_absent(oid: u32, seen: u32) {
+    shmem::write(|shared| {
+        if let Some(place) = shared.database_mut(oid) {
+            let same = place.changes == seen;
+            place.state = if same { State::Absent } else { State::Unknown };
+            place.retry_at = if same { convert::clock() + LOOK_AGAIN } else { 0 };
+        }
+    });
+}
+
+/// The extension that is there now: one that was dropped and created again is another, with other requests.
+fn installed() -> Result<Option<pg_sys::Oid>, Error> {
+    xact::run(c"enrichment_cache: looking for the extension", || match store::extension() {
+        Ok(extension) => Ok(Some(extension)),
+        Err(Error::NotInstalled) => Ok(None),
         Err(error) => Err(error),
     })
 }
@@ -81,6 +105,7 @@ struct Worker {
     steps: Steps,
     held: Held,
     contested: Contested,
+    write_back: WriteBack,
     /// Whether what a worker that died had claimed is nobody's again; nothing is claimed before.
     released: bool,
     attached: Attached,
@@ -97,7 +122,7 @@ fn client_config() -> ClientConfig {
     }
 }
 
-fn serve(oid: u32) {
+fn serve(oid: u32, extension: pg_sys::Oid) {
     let pool = match Pool::start(gucs::concurrency(), client_config()) {
         Ok(pool) => pool,
         Err(error) => return report(oid, State::Failed, convert::clock() + 10 * SECOND, &error.to_string()),
@@ -110,12 +135,13 @@ fn serve(oid: u32) {
         steps: Steps::default(),
         held: Held::default(),
         contested: Contested::default(),
+        write_back: WriteBack::default(),
         released: false,
         attached: Attached::default(),
         next_cleanup: now + 30 * SECOND,
         next_count: now,
     };
-    let mut still_here = true;
+    let (mut still_here, mut seen) = (true, 0);
     while !signals::terminating() && still_here {
         if signals::reload_if_asked() {
             if let Err(error) = worker.pool.reconfigure(gucs::concurrency(), client_config()) {
@@ -125,15 +151,19 @@ fn serve(oid: u32) {
                 break;
             }
         }
-        still_here = installed().unwrap_or(true);
-        if still_here && !worker.round() {
+        let woken = wakes(oid);
+        seen = changes(oid);
+        still_here = installed().map_or(true, |found| found == Some(extension));
+        if still_here && !worker.round() && wakes(oid) == woken {
             let nap = worker.next_event().saturating_sub(convert::clock()).clamp(SHORTEST_NAP, LONGEST_NAP);
             signals::wait(Duration::from_micros(nap as u64), Some(worker.pool.wake_fd()));
         }
     }
     worker.finish(still_here);
-    let (state, retry) = if still_here { (State::Unknown, 0) } else { (State::Absent, convert::clock() + LOOK_AGAIN) };
-    report(oid, state, retry, "");
+    match still_here {
+        true => report(oid, State::Unknown, 0, ""),
+        false => report_absent(oid, seen),
+    }
 }
 
 fn still_wanted(oid: u32) -> bool {
@@ -143,7 +173,7 @@ fn still_wanted(oid: u32) -> bool {
 impl Worker {
     /// Does what there is to do, a bounded batch of each kind; says whether there may be more.
     fn round(&mut self) -> bool {
-        let Worker { pool, lanes, steps, held, contested, released, attached, .. } = self;
+        let Worker { pool, lanes, steps, held, contested, write_back, released, attached, .. } = self;
         let mut done = pool.drain();
         done.extend(lanes.take_unsent());
         let mut busy = answers::settle(done, lanes, held);
@@ -168,7 +198,7 @@ impl Worker {
         });
         discover::note_broken(&attached.broken, steps);
         busy |= discover::sweep(&attached.standing, steps);
-        busy |= write_back::all(&attached.standing, steps);
+        busy |= write_back.all(&attached.standing, steps);
         self.maintain();
         self.show();
         busy
@@ -211,7 +241,8 @@ impl Worker {
     fn next_event(&self) -> Micros {
         // a sweep that is due now has just failed: its step rests
         let sweeps = discover::next_event(&self.attached.standing).map(|due| due.max(convert::clock() + SECOND));
-        let retries = [self.steps.next_try(), self.held.next_try(), self.contested.next_try()];
+        let retries =
+            [self.steps.next_try(), self.held.next_try(), self.contested.next_try(), self.write_back.next_try()];
         let planned = [self.lanes.next_event(), sweeps, Some(self.next_count), self.next_cleanup_at()];
         retries.into_iter().chain(planned).flatten().min().unwrap_or(Micros::MAX)
     }

@@ -64,6 +64,10 @@ impl Lanes {
                     Err(done) => self.unsent.push(done),
                 }
             }
+            let lane = self.lanes.get_mut(&start.service.name);
+            if let Some(limiter) = lane.and_then(|lane| lane.limiter.as_mut()) {
+                limiter.went_out(convert::clock());
+            }
         }
         Ok(started)
     }
@@ -75,11 +79,14 @@ impl Lanes {
         self.lanes.retain(|name, lane| services.contains_key(name) || lane.in_flight > 0);
         self.rest();
         let mut starts = Vec::new();
+        let mut threads = Threads::of(&services, &self.lanes);
         for (name, service) in services.iter().filter(|(_, service)| service.enabled) {
             let lane = self.lanes.entry(name.clone()).or_default();
             lane.next_event = due.get(name).copied();
             if lane.next_event.is_some_and(|at| at <= now) {
-                starts.extend(lane.claim(service, now)?);
+                let start = lane.claim(service, threads.room(lane), now)?;
+                threads.take(lane, start.as_ref().map_or(0, |start| start.claims.len()));
+                starts.extend(start);
             }
         }
         Ok(starts)
@@ -121,14 +128,48 @@ impl Lanes {
     }
 }
 
+/// The pool's free threads, of which one is kept for each lane that has none: a provider that does not answer must not
+/// take them all.
+struct Threads {
+    free: usize,
+    /// Lanes of enabled services with nothing in flight.
+    without: usize,
+}
+
+impl Threads {
+    fn of(services: &BTreeMap<String, Arc<Service>>, lanes: &BTreeMap<String, Lane>) -> Self {
+        let in_flight = |name: &String| lanes.get(name).map_or(0, |lane| lane.in_flight as usize);
+        let enabled = services.iter().filter(|(_, service)| service.enabled);
+        Threads {
+            free: gucs::concurrency().saturating_sub(lanes.values().map(|lane| lane.in_flight as usize).sum()),
+            without: enabled.filter(|(name, _)| in_flight(name) == 0).count(),
+        }
+    }
+
+    fn room(&self, lane: &Lane) -> u32 {
+        let room = match lane.in_flight {
+            0 => self.free.saturating_sub(self.without.saturating_sub(1)).max(self.free.min(1)),
+            _ => self.free.saturating_sub(self.without),
+        };
+        room as u32
+    }
+
+    fn take(&mut self, lane: &Lane, started: usize) {
+        self.free = self.free.saturating_sub(started);
+        if lane.in_flight == 0 && started > 0 {
+            self.without = self.without.saturating_sub(1);
+        }
+    }
+}
+
 impl Lane {
-    fn claim(&mut self, service: &Arc<Service>, now: Micros) -> Result<Option<Start>, Error> {
+    fn claim(&mut self, service: &Arc<Service>, threads: u32, now: Micros) -> Result<Option<Start>, Error> {
         let pause = ledger::pause_of(&service.name)?;
         if let Some(until) = pause.until.filter(|until| *until > now) {
             self.next_event = Some(until);
             return Ok(None);
         }
-        let room = service.max_in_flight.min(gucs::concurrency() as u32).saturating_sub(self.in_flight);
+        let room = service.max_in_flight.saturating_sub(self.in_flight).min(threads);
         let limiter = self.limiter(service, now)?;
         let limiter_room = limiter.permits(now, room.max(1));
         if limiter_room == 0 {

@@ -38,7 +38,8 @@ impl Steps {
             // the extension was dropped a moment ago: the worker is about to notice and end
             Err(Error::NotInstalled) => false,
             Err(error) => {
-                self.rest(name, now, &error);
+                // from its end: it may have waited for a lock for longer than it is to rest
+                self.rest(name, convert::clock(), &error);
                 false
             }
         }

@@ -1,35 +1,104 @@
-//! Answers go to the rows that wait for them, a bounded batch of keys and one commit at a time.
+//! Answers go to the rows that wait for them, a bounded batch of keys and one commit at a time. A batch that fails is
+//! written key by key: rows that somebody else holds are tried again soon, a row that refuses its answer is set aside
+//! until the next sweep, and neither stops the others.
 
 use super::{steps::Steps, xact};
 use crate::core::error::Error;
+use crate::core::Micros;
+use crate::pg::convert;
 use crate::pg::store::indicators;
 use crate::pg::store::sources::{self, Shape, Source};
 use crate::pg::store::user_tables;
+use std::collections::BTreeMap;
 
-/// Writes one batch of each source; true when one of them had anything to write.
-pub fn all(standing: &[Source], steps: &mut Steps) -> bool {
-    let mut busy = false;
-    for source in standing {
-        busy |= steps.run(&format!("write-back to {}", source.name), || batch(source));
-    }
-    busy
+/// How long a key rests whose rows were locked.
+const LOCKED_REST: Micros = 250_000;
+/// A batch of at least this many keys of which none can be written means that the table refuses, not its rows.
+const TABLE_REFUSES: usize = 10;
+
+/// Keys whose rows somebody else held, by source, and when they are tried again.
+#[derive(Default)]
+pub struct WriteBack {
+    locked: BTreeMap<String, (Micros, Vec<String>)>,
 }
 
-fn batch(source: &Source) -> Result<bool, Error> {
-    let written = xact::run(c"enrichment_cache: writing back", || {
-        let keys = indicators::dirty(&source.name, source.commit_interval)?;
-        if keys.is_empty() {
-            return Ok(false);
+impl WriteBack {
+    /// Writes one batch of each source; true when one of them had anything to write.
+    pub fn all(&mut self, standing: &[Source], steps: &mut Steps) -> bool {
+        let now = convert::clock();
+        self.locked.retain(|name, (until, _)| *until > now && standing.iter().any(|source| source.name == *name));
+        let mut busy = false;
+        for source in standing {
+            busy |= steps.run(&format!("write-back to {}", source.name), || self.batch(source));
         }
-        if source.shape != Shape::None {
-            user_tables::write_back(source, &keys)?;
-        }
-        indicators::written(&source.name, keys)?;
-        Ok(true)
-    });
-    if let Err(error) = &written {
-        let why = error.to_string();
-        xact::run(c"enrichment_cache: noting a failed write", || sources::problem(&source.name, Some(&why)))?;
+        busy
     }
-    written
+
+    /// When the first locked key is tried again.
+    pub fn next_try(&self) -> Option<Micros> {
+        self.locked.values().map(|(until, _)| *until).min()
+    }
+
+    fn batch(&mut self, source: &Source) -> Result<bool, Error> {
+        let resting = self.locked.get(&source.name).map(|(_, keys)| keys.clone()).unwrap_or_default();
+        let mut keys = Vec::new();
+        let written = xact::run(c"enrichment_cache: writing back", || {
+            keys = indicators::dirty(&source.name, source.commit_interval, resting)?;
+            write(source, &keys)
+        });
+        match written {
+            Ok(()) => Ok(!keys.is_empty()),
+            Err(error) if keys.is_empty() => Err(error),
+            Err(_) => self.one_by_one(source, &keys),
+        }
+    }
+
+    fn one_by_one(&mut self, source: &Source, keys: &[String]) -> Result<bool, Error> {
+        let mut refused = Vec::new();
+        for key in keys {
+            let alone =
+                xact::run(c"enrichment_cache: writing back one key", || write(source, std::slice::from_ref(key)));
+            match alone {
+                Ok(()) => {}
+                Err(error) if is_locked(&error) => self.rest(source, key),
+                Err(error) => refused.push((key.clone(), error)),
+            }
+        }
+        let Some((key, error)) = refused.first() else { return Ok(true) };
+        let problem = format!("{} of {} keys could not be written, {key} for one: {error}", refused.len(), keys.len());
+        xact::run(c"enrichment_cache: setting rows aside", || {
+            sources::problem(&source.name, Some(&problem))?;
+            if refused.len() < keys.len().max(TABLE_REFUSES) {
+                indicators::written(&source.name, refused.iter().map(|(key, _)| key.clone()).collect())?;
+            }
+            Ok(())
+        })?;
+        match refused.len() < keys.len().max(TABLE_REFUSES) {
+            true => Ok(true),
+            false => Err(Error::Other { message: problem, detail: None, hint: None }),
+        }
+    }
+
+    fn rest(&mut self, source: &Source, key: &str) {
+        let until = convert::clock() + LOCKED_REST;
+        let (_, keys) = self.locked.entry(source.name.clone()).or_insert((until, Vec::new()));
+        keys.push(key.to_string());
+    }
+}
+
+fn write(source: &Source, keys: &[String]) -> Result<(), Error> {
+    if keys.is_empty() {
+        return Ok(());
+    }
+    if source.shape != Shape::None {
+        user_tables::write_back(source, keys)?;
+    }
+    indicators::written(&source.name, keys.to_vec())
+}
+
+/// Whether the statement met somebody else's lock or change, and may do better later.
+fn is_locked(error: &Error) -> bool {
+    const PASSING: [&str; 3] =
+        ["ERRCODE_LOCK_NOT_AVAILABLE", "ERRCODE_T_R_DEADLOCK_DETECTED", "ERRCODE_T_R_SERIALIZATION_FAILURE"];
+    matches!(error, Error::Statement { sqlstate, .. } if PASSING.contains(&sqlstate.as_str()))
 }

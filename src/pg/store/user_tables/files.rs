@@ -7,13 +7,13 @@ use crate::pg::store::schema;
 use crate::pg::store::sources::Source;
 use pgrx::pg_sys::BuiltinOid::*;
 
-/// Column of the user's table, and the SQL of its new value from the row `v` of the typed view.
+/// Column of the user's table, and the SQL of its new value from the row `v` of the typed view (`least` ignores NULL).
 const FILE_COLUMNS: [(&str, &str); 8] = [
     ("vt_classification", "v.label"),
     ("vt_description", "v.type_description"),
     ("vt_malicious", "v.malicious > 0"),
-    ("vt_positives", "least(v.malicious, 2147483647)"),
-    ("vt_total", "least(v.total, 2147483647)"),
+    ("vt_positives", "CASE WHEN v.malicious IS NOT NULL THEN least(v.malicious, 2147483647) END"),
+    ("vt_total", "CASE WHEN v.total IS NOT NULL THEN least(v.total, 2147483647) END"),
     ("vt_first_seen", "v.first_seen"),
     ("vt_last_analysis", "v.last_analysis"),
     ("vt_scan_date", "v.last_analysis"),

@@ -64,17 +64,30 @@ struct Patches {
     flagged: Vec<Option<bool>>,
 }
 
-// The merge touches the members of our services and `_meta`, nothing else. A json column may hold "\\u0000", which
-// jsonb refuses: it becomes U+FFFD on the way (an escaped backslash in front is told apart). What is not an object
-// (an array, a string) belongs to somebody else and stays as it is. All of it is computed from the row that is
-// updated, so that a row changed meanwhile by somebody else is merged anew and loses nothing.
+/// The column as jsonb. A json column may hold what jsonb refuses: `\u0000` and halves of surrogate pairs become
+/// U+FFFD on the way (an escaped backslash in front is told apart).
+fn as_jsonb(into: &Column) -> String {
+    let column = format!("t.{}", into.quoted);
+    if into.type_oid == pg_sys::JSONBOID {
+        return column;
+    }
+    const UNESCAPED: &str = r"(?<!\\)((?:\\\\)*)";
+    const HIGH: &str = r"\\u[dD][89abAB][0-9a-fA-F]{2}";
+    const LOW: &str = r"\\u[dD][c-fC-F][0-9a-fA-F]{2}";
+    let refused =
+        [format!(r"{UNESCAPED}\\u0000"), format!("{UNESCAPED}{HIGH}(?!{LOW})"), format!("(?<!{HIGH}){UNESCAPED}{LOW}")];
+    let mended = refused.iter().fold(format!("{column}::text"), |text, pattern| {
+        format!(r"pg_catalog.regexp_replace({text}, '{pattern}', '\1\\ufffd', 'g')")
+    });
+    format!(r"CASE WHEN {column}::text LIKE '%\\u%' THEN {mended}::jsonb ELSE {column}::text::jsonb END")
+}
+
+// The merge touches the members of our services and `_meta`, nothing else. What is not an object (an array, a string)
+// belongs to somebody else and stays as it is. All of it is computed from the row that is updated, so that a row
+// changed meanwhile by somebody else is merged anew and loses nothing. The CASE keeps the planner from reading the
+// JSON of rows of other keys: it would be slow, and one bad row of the table would stop every key.
 fn json_update(source: &Source, into: &Column) -> String {
-    let old = format!(
-        "(SELECT CASE WHEN t.{c}::text LIKE '%\\\\u0000%'
-            THEN pg_catalog.regexp_replace(t.{c}::text, '(?<!\\\\)((?:\\\\\\\\)*)\\\\u0000', '\\1\\\\ufffd', 'g')::jsonb
-            ELSE t.{c}::text::jsonb END AS old OFFSET 0) o",
-        c = into.quoted
-    );
+    let old = format!("(SELECT {} AS old OFFSET 0) o", as_jsonb(into));
     let merged = "(coalesce(nullif(o.old, 'null'), '{}') - p.gone) || p.found || pg_catalog.jsonb_build_object('_meta',
             CASE WHEN pg_catalog.jsonb_typeof(o.old -> '_meta') = 'object' THEN o.old -> '_meta' ELSE '{}' END || p.meta)";
     let mut sets = vec![format!("{} = (SELECT ({merged})::{} FROM {old})", into.quoted, into.sql_type)];
@@ -92,9 +105,8 @@ fn json_update(source: &Source, into: &Column) -> String {
                 ARRAY(SELECT pg_catalog.jsonb_array_elements_text(u.gone::jsonb)) AS gone, u.meta::jsonb AS meta, u.flagged
             FROM unnest($1, $2, $3, $4, $5) AS u (raw, found, gone, meta, flagged))
         UPDATE {relation} t SET {sets} FROM p
-        WHERE t.{key} = p.key
-          AND (SELECT o.old IS NULL OR pg_catalog.jsonb_typeof(o.old) IN ('object', 'null') FROM {old})
-          AND ({changed})",
+        WHERE t.{key} = p.key AND CASE WHEN t.{key} = p.key THEN
+            (SELECT o.old IS NULL OR pg_catalog.jsonb_typeof(o.old) IN ('object', 'null') FROM {old}) AND ({changed}) END",
         relation = source.relation,
         key = source.key.quoted,
         key_type = comparable(&source.key),

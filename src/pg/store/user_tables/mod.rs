@@ -46,13 +46,25 @@ pub fn sweep(source: &Source) -> Result<u64, Error> {
 }
 
 /// Writes what the cache knows of these keys into their rows; returns how many rows changed.
+///
+/// # Errors
+/// 55P03 when a row stays locked by somebody else, or what the server raises; the transaction is over then.
 pub fn write_back(source: &Source, raw_keys: &[String]) -> Result<u64, Error> {
+    prepare_to_write()?;
     match source.shape {
         Shape::Json => json::write(source, raw_keys),
         Shape::Files => files::write(source, raw_keys),
         Shape::Passwords => passwords::write(source, raw_keys),
         Shape::None => Ok(0),
     }
+}
+
+// A wait for a row ends long before anybody's deadlock_timeout: of a loader and this worker that wait for each other,
+// the worker gives way. Deferred triggers must fire within the UPDATE, as the owner, and not at commit as the worker.
+fn prepare_to_write() -> Result<(), Error> {
+    spi::run_once("SELECT pg_catalog.set_config('lock_timeout', '5ms', true)", &[], Mode::Write, |_| {})?;
+    spi::run_once("SET CONSTRAINTS ALL IMMEDIATE", &[], Mode::Write, |_| {})?;
+    Ok(())
 }
 
 fn as_owner<T>(owner: pg_sys::Oid, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
