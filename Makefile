@@ -47,7 +47,8 @@ fmt: ## format the code
 lint: setup ## format and clippy, without changing anything
 	@tools/lint.sh
 
-install: setup ## into your own server: make install PG_CONFIG=/path/to/pg_config
+install: ## into your own server: make install PG_CONFIG=/path/to/pg_config
+	@FOR_OWN_SERVER=$(PG_CONFIG) tools/setup.sh
 	@tools/install.sh
 
 clean-state: ## remove stages, clusters and logs (compiled code stays)

@@ -44,7 +44,7 @@ mod tests {
     fn invalidate_a_key_that_cannot_be_one_is_refused() {
         refused("SELECT enrich_invalidate('spur', '10.0.0.0/8')").says(
             "22023",
-            "key \"10.0.0.0/8\" is not a valid ip for service \"spur\"",
+            "key \"10.0.0.0/8\" is not a valid IP address for service \"spur\"",
             "Give one IPv4 or IPv6 address",
         );
     }

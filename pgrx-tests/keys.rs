@@ -79,7 +79,7 @@ mod tests {
             ("network_indicator", "printer.local", Some("a name of the local network")),
             ("network_indicator", "example.com", None),
             ("hash_prefix", "5BAA6", None),
-            ("ip", "dirt", Some("not a key: is not an IP address")),
+            ("ip", "dirt", Some("no key, it is not an IP address")),
         ] {
             assert_eq!(value(&format!("SELECT enrich_ineligible('{kind}', '{key}')")).as_deref(), why, "{kind} {key}");
         }

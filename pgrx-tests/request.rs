@@ -100,7 +100,7 @@ mod tests {
     fn request_with_a_key_that_cannot_be_one_is_refused() {
         refused("SELECT enrich_request('dshield', 'dirt')").says(
             "22023",
-            "key \"dirt\" is not a valid ip for service \"dshield\"",
+            "key \"dirt\" is not a valid IP address for service \"dshield\"",
             "Give one IPv4 or IPv6 address",
         );
         assert_eq!(

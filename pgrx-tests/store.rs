@@ -78,7 +78,7 @@ mod tests {
         let refusal = refused("SELECT enrich_store('dshield', '10.0.0.0/8', '{}')");
         refusal.says(
             "22023",
-            "key \"10.0.0.0/8\" is not a valid ip for service \"dshield\"",
+            "key \"10.0.0.0/8\" is not a valid IP address for service \"dshield\"",
             "Give one IPv4 or IPv6 address",
         );
         assert_eq!(refusal.detail, "The key is a network, not one address.");

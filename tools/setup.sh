@@ -18,7 +18,10 @@ installed() { [ "$(dpkg-query -W -f='${db:Status-Status}' "$1" 2>/dev/null)" = i
 
 missing_packages() {
     local package
-    for package in "postgresql-$PG" "postgresql-server-dev-$PG" libclang-dev clang pkg-config; do
+    local packages=("postgresql-$PG" "postgresql-server-dev-$PG" libclang-dev clang pkg-config)
+    # a server of the user's own brings its headers itself
+    [ -z "${FOR_OWN_SERVER:-}" ] || packages=(libclang-dev clang pkg-config)
+    for package in "${packages[@]}"; do
         installed "$package" || printf '%s ' "$package"
     done
     command -v cc >/dev/null 2>&1 || printf '%s ' gcc libc6-dev
@@ -75,7 +78,7 @@ if command -v dpkg-query >/dev/null 2>&1; then
         # shellcheck disable=SC2086
         step apt "installing with apt: $missing" install_packages $missing
     fi
-elif [ ! -x "$PG_HOME/bin/pg_config" ]; then
+elif [ -z "${FOR_OWN_SERVER:-}" ] && [ ! -x "$PG_HOME/bin/pg_config" ]; then
     die "PostgreSQL $PG with its server headers, clang and libclang are needed in the places Debian has them ($PG_HOME)"
 fi
 

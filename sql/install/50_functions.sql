@@ -190,57 +190,82 @@ END $$;
 
 -- Refresh ------------------------------------------------------------------------------------------------------
 
-CREATE FUNCTION enrichment_ask_source(source text, newest int) RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER
+-- Asks for the keys of a source, all of them or those of its newest rows; returns the latter, else JSON null.
+CREATE FUNCTION enrichment_ask_source(source text, newest int) RETURNS jsonb LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     known   @extschema@.enrichment_source;
     latest  text;
     raw     text;
-    added   bigint;
+    asked   jsonb;
 BEGIN
     SELECT s.* INTO known FROM @extschema@.enrichment_source s WHERE s.name = source;
-    -- the newest rows first, by the time column the table has
+    -- the newest rows first, by the time column the table has; a type of the owner's own would sort with our rights
     SELECT format('ORDER BY %I DESC NULLS LAST', a.attname) INTO latest FROM pg_attribute a
     WHERE a.attrelid = known.relation AND NOT a.attisdropped
+      AND a.atttypid IN ('timestamptz'::regtype, 'timestamp'::regtype, 'date'::regtype)
       AND a.attname IN ('last_event_at', 'first_event_at', 'first_seen', 'last_seen', 'created_at')
     ORDER BY array_position('{last_event_at,last_seen,first_seen,first_event_at,created_at}', a.attname::text) LIMIT 1;
     raw := CASE known.shape
         WHEN 'passwords' THEN format('@extschema@.enrich_hibp_prefix(%I::text)', known.key_column)
         ELSE format('%I::text', known.key_column) END;
-    EXECUTE format('INSERT INTO @extschema@.enrichment_arrival (source, raw_key, urgent)
-        SELECT DISTINCT $1, r.raw, true FROM (SELECT %1$s AS raw FROM %2$s WHERE %3$I IS NOT NULL %4$s LIMIT $2) r',
-        raw, known.relation, known.key_column, coalesce(latest, '')) USING source, nullif(newest, 0);
-    GET DIAGNOSTICS added = ROW_COUNT;
+    EXECUTE format('WITH added AS (INSERT INTO @extschema@.enrichment_arrival (source, raw_key, urgent)
+        SELECT DISTINCT $1, r.raw, true FROM (SELECT %1$s AS raw FROM %2$s WHERE %3$I IS NOT NULL %4$s LIMIT $2) r
+        RETURNING raw_key) SELECT CASE WHEN $2 IS NOT NULL THEN coalesce(jsonb_agg(a.raw_key), ''[]'') ELSE ''null'' END FROM added a',
+        raw, known.relation, known.key_column, coalesce(latest, '')) INTO asked USING source, nullif(newest, 0);
     PERFORM @extschema@.enrich_wake();
-    RETURN added;
+    RETURN asked;
 END $$;
 
-CREATE FUNCTION enrichment_refresh_state(sources text[],
+-- How a refresh stands. asked: by source, the raw keys it is about, or null for all.
+CREATE FUNCTION enrichment_refresh_state(asked jsonb,
     OUT keys bigint, OUT done bigint, OUT failed bigint, OUT unwritten bigint, OUT waiting text)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    open_services text[];
 BEGIN
-    SELECT coalesce(sum(c.eligible), 0), coalesce(sum(c.answered), 0), coalesce(sum(c.failed), 0)
-    INTO keys, done, failed FROM @extschema@.enrichment_coverage c WHERE c.source = ANY (sources);
-    SELECT (SELECT count(*) FROM @extschema@.enrichment_arrival a WHERE a.source = ANY (sources))
-         + (SELECT count(*) FROM @extschema@.enrichment_indicator i WHERE i.source = ANY (sources) AND i.dirty)
-         + (SELECT count(*) FROM @extschema@.enrichment_source s WHERE s.name = ANY (sources) AND s.swept_at IS NULL)
-         + (SELECT count(*) FROM @extschema@.enrichment_queue q
+    WITH whole AS (
+        SELECT j.key AS source FROM jsonb_each(asked) j WHERE j.value = 'null'),
+    part AS (
+        SELECT j.key AS source, e.raw FROM jsonb_each(asked) j
+        CROSS JOIN LATERAL jsonb_array_elements_text(CASE WHEN j.value = 'null' THEN '[]' ELSE j.value END) e (raw)),
+    picked AS MATERIALIZED (
+        SELECT i.source, i.cache_key, i.dirty FROM @extschema@.enrichment_indicator i JOIN whole w ON w.source = i.source
+        UNION ALL
+        SELECT i.source, i.cache_key, i.dirty FROM part p
+        JOIN @extschema@.enrichment_indicator i ON i.source = p.source AND i.raw_key = p.raw),
+    wanted AS MATERIALIZED (
+        SELECT DISTINCT p.source, a.service, p.cache_key FROM picked p
+        JOIN @extschema@.enrichment_source s ON s.name = p.source
+        CROSS JOIN LATERAL unnest(s.services) AS a (service)
+        WHERE p.cache_key IS NOT NULL),
+    counted AS (
+        SELECT count(*) AS keys,
+            count(*) FILTER (WHERE c.response_status IN ('success', 'not_found')) AS done,
+            count(*) FILTER (WHERE coalesce(c.response_status, 'error') NOT IN ('success', 'not_found')
+                AND (c.response_status IS NOT NULL OR q.state = 'dead' OR q.last_outcome IS NOT NULL)) AS failed,
             -- what waits for a secret waits for somebody to give it, not for time to pass
-            WHERE q.state <> 'dead'
-              AND EXISTS (SELECT FROM @extschema@.enrichment_service r WHERE r.name = q.service AND r.enabled)
-              AND NOT EXISTS (SELECT FROM @extschema@.enrichment_lane l WHERE l.service = q.service
-                AND l.paused_until > now() AND l.cause IN ('no_credential', 'unauthorized'))
-              AND EXISTS (SELECT FROM @extschema@.enrichment_indicator i
-                JOIN @extschema@.enrichment_source s ON s.name = i.source
-                WHERE i.cache_key = q.cache_key AND i.source = ANY (sources) AND q.service = ANY (s.services)))
-    INTO unwritten;
+            count(DISTINCT q.id) FILTER (WHERE q.state <> 'dead' AND r.enabled AND l.service IS NULL) AS open,
+            array_agg(DISTINCT w.service) FILTER (WHERE q.state <> 'dead' AND r.enabled) AS pending
+        FROM wanted w
+        LEFT JOIN @extschema@.enrichment_cache c ON c.service = w.service AND c.cache_key = w.cache_key
+        LEFT JOIN @extschema@.enrichment_queue q ON q.service = w.service AND q.cache_key = w.cache_key
+        LEFT JOIN @extschema@.enrichment_service r ON r.name = w.service
+        LEFT JOIN @extschema@.enrichment_lane l ON l.service = w.service AND l.paused_until > now()
+            AND l.cause IN ('no_credential', 'unauthorized'))
+    SELECT t.keys, t.done, t.failed, t.pending, t.open
+        + (SELECT count(*) FROM picked p WHERE p.dirty)
+        + (SELECT count(*) FROM @extschema@.enrichment_arrival a WHERE a.source IN (SELECT w.source FROM whole w)
+            OR (a.source, a.raw_key) IN (SELECT p.source, p.raw FROM part p))
+        + (SELECT count(*) FROM @extschema@.enrichment_source s JOIN whole w ON w.source = s.name WHERE s.swept_at IS NULL)
+    INTO keys, done, failed, open_services, unwritten FROM counted t;
     SELECT string_agg(format('%s: %s', e.service, e.line), '; ' ORDER BY e.service) INTO waiting FROM (
         SELECT t.service, CASE WHEN l.service IS NOT NULL THEN format('%s to go, paused: %s', t.pending, l.reason)
             ELSE format('%s to go, done about %s (%s)', t.pending, to_char(t.eta AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI "UTC"'),
                 coalesce(t.binding_limit, 'no limit')) END AS line
         FROM @extschema@.enrichment_eta t
         LEFT JOIN @extschema@.enrichment_lane l ON l.service = t.service AND l.paused_until > now()
-        WHERE t.pending > 0) e;
+        WHERE t.pending > 0 AND t.service = ANY (open_services)) e;
 END $$;
 
 CREATE PROCEDURE enrich_refresh(
@@ -250,9 +275,9 @@ CREATE PROCEDURE enrich_refresh(
     commit_interval int DEFAULT 100
 ) LANGUAGE plpgsql AS $$
 DECLARE
-    chosen  text[];
-    source  record;
+    chosen  jsonb;
     state   record;
+    asked   timestamptz;
     told    timestamptz := clock_timestamp();
     started timestamptz := clock_timestamp();
     began   bigint;
@@ -273,6 +298,7 @@ BEGIN
     END IF;
     COMMIT;
     LOOP
+        asked := clock_timestamp();
         SELECT * INTO state FROM @extschema@.enrichment_refresh_state(chosen);
         ROLLBACK;
         EXIT WHEN state.unwritten = 0;
@@ -283,7 +309,8 @@ BEGIN
                 pg_catalog.round(rate, 1), coalesce('; ' || state.waiting, '');
             told := clock_timestamp();
         END IF;
-        PERFORM pg_catalog.pg_sleep(0.2);
+        -- looking at a large table takes its time: at most a fifth of the time is spent on it
+        PERFORM pg_catalog.pg_sleep(greatest(0.2, 4 * extract(epoch FROM clock_timestamp() - asked)::double precision));
     END LOOP;
     RAISE NOTICE 'enrich_refresh: done, % of % keys answered, % failed, in % s', state.done, state.keys, state.failed,
         pg_catalog.round(extract(epoch FROM clock_timestamp() - started), 1);
@@ -293,10 +320,10 @@ BEGIN
     END IF;
 END $$;
 
-CREATE FUNCTION enrichment_refresh_begin(sessions int, files int, passwords int, every int) RETURNS text[]
+CREATE FUNCTION enrichment_refresh_begin(sessions int, files int, passwords int, every int) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    chosen text[];
+    chosen jsonb;
     source record;
 BEGIN
     FOR source IN
@@ -305,15 +332,21 @@ BEGIN
     LOOP
         CONTINUE WHEN source.newest IS NULL;
         UPDATE @extschema@.enrichment_source s SET commit_interval = every WHERE s.name = source.name AND s.commit_interval <> every;
-        PERFORM @extschema@.enrichment_ask_source(source.name, source.newest);
-        chosen := chosen || source.name;
+        BEGIN
+            chosen := coalesce(chosen, '{}')
+                || jsonb_build_object(source.name, @extschema@.enrichment_ask_source(source.name, source.newest));
+        EXCEPTION WHEN undefined_table OR undefined_column OR syntax_error THEN
+            chosen := coalesce(chosen, '{}');
+            RAISE WARNING 'source "%" is left out: %', source.name, SQLERRM
+                USING HINT = 'Mend the table, or detach the source with enrich_detach().';
+        END;
     END LOOP;
     RETURN chosen;
 END $$;
 
 -- Explanations -------------------------------------------------------------------------------------------------
 
-CREATE FUNCTION enrich_explain(service text, key text) RETURNS text LANGUAGE plpgsql STABLE
+CREATE FUNCTION enrich_explain(service text, key text) RETURNS text LANGUAGE plpgsql STABLE STRICT
 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     found  record;
@@ -379,6 +412,10 @@ BEGIN
     RETURN QUERY SELECT 'warning', 'queue ' || q.service, format('%s requests rest after their last attempt', q.dead),
             'Look at last_error in enrichment_queue; enrich_request() revives a key.'
         FROM @extschema@.enrichment_queue_status q WHERE q.dead > 0 ORDER BY q.service;
+    RETURN QUERY SELECT 'notice', 'queue ' || q.service, format('%s requests have failed and are tried again, for example %s: %s',
+            count(*), min(q.cache_key), (array_agg(coalesce(q.last_error, q.last_outcome) ORDER BY q.cache_key))[1]), 'It goes on by itself.'
+        FROM @extschema@.enrichment_queue q WHERE q.state = 'waiting' AND q.last_outcome IS NOT NULL
+        GROUP BY q.service ORDER BY q.service;
 END $$;
 
 CREATE FUNCTION enrich_grant(role regrole, level text) RETURNS void LANGUAGE plpgsql
@@ -415,7 +452,7 @@ BEGIN
         granted := granted || ARRAY[
             'enrich_invalidate(text, text, boolean)', 'enrich_cleanup(bigint)', 'enrich_set_secret(text, text)',
             'enrich_attach(regclass, name, text[], name, text)', 'enrich_detach(text)', 'enrich_wake()',
-            'enrichment_refresh_begin(integer, integer, integer, integer)', 'enrichment_refresh_state(text[])',
+            'enrichment_refresh_begin(integer, integer, integer, integer)', 'enrichment_refresh_state(jsonb)',
             'enrich_check_service(text, text, text, text, text, text, text, text, text)', 'enrich_registry_changed(oid)'];
         EXECUTE format('GRANT INSERT, UPDATE, DELETE ON @extschema@.enrichment_service TO %s', role);
         EXECUTE format('GRANT EXECUTE ON PROCEDURE @extschema@.enrich_refresh(integer, integer, integer, integer) TO %s', role);

@@ -419,5 +419,5 @@ COMMENT ON FUNCTION @extschema@.enrichment_ask_source(text, integer) IS
     'Part of enrich_refresh: lists the keys of a source''s newest rows (0: of all) as arrivals. Returns how many.';
 COMMENT ON FUNCTION @extschema@.enrichment_refresh_begin(integer, integer, integer, integer) IS
     'Part of enrich_refresh: chooses the sources and lists their keys. NULL: no table is attached.';
-COMMENT ON FUNCTION @extschema@.enrichment_refresh_state(text[]) IS
+COMMENT ON FUNCTION @extschema@.enrichment_refresh_state(jsonb) IS
     'Part of enrich_refresh: how far these sources are, in distinct keys.';

@@ -110,7 +110,7 @@ impl Error {
         match self {
             Error::UnknownService { name, .. } => format!("unknown service \"{name}\""),
             Error::KeyNotValid { service, kind, key, .. } => {
-                format!("key \"{key}\" is not a valid {} for service \"{service}\"", kind.replace('_', " "))
+                format!("key \"{key}\" is not a valid {} for service \"{service}\"", spoken(kind))
             }
             Error::KeyNotEligible { service, key, .. } => {
                 format!("key \"{key}\" is not eligible for service \"{service}\"")
@@ -202,6 +202,19 @@ impl fmt::Display for Error {
 }
 
 impl std::error::Error for Error {}
+
+/// The name of a kind of key as one says it.
+fn spoken(kind: &str) -> &'static str {
+    match kind {
+        "ip" => "IP address",
+        "file_hash" => "file hash",
+        "file_hash_or_ip" => "file hash or IP address",
+        "network_indicator" => "IP address, host name or hash",
+        "hash_prefix" => "hash prefix",
+        "host" => "host name",
+        _ => "text",
+    }
+}
 
 /// What a key of this kind looks like.
 fn expected(kind: &str) -> &'static str {

@@ -79,7 +79,7 @@ pub fn init(preloading: bool) {
     );
     whole(
         c"enrichment_cache.stats_interval",
-        c"Time between writes of the daily statistics.",
+        c"Time between counts of the cache's entries, and removals of spend long past.",
         &STATS_INTERVAL,
         1,
         86_400,

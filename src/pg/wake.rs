@@ -2,7 +2,6 @@
 
 use super::shmem;
 use pgrx::prelude::*;
-use pgrx::{register_xact_callback, PgXactCallbackEvent};
 use std::cell::Cell;
 
 /// Sets the latch of a process of this cluster; nothing happens when it is gone.
@@ -66,6 +65,7 @@ use shmem::State;
 thread_local! {
     static AT_COMMIT: Cell<bool> = const { Cell::new(false) };
     static LAUNCHER_TOO: Cell<bool> = const { Cell::new(false) };
+    static REGISTERED: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Wakes the worker once this transaction has committed; asked for many times, done once.
@@ -85,18 +85,30 @@ fn at_commit(launcher_too: bool) {
     if launcher_too {
         LAUNCHER_TOO.with(|flag| flag.set(true));
     }
-    if AT_COMMIT.with(|flag| flag.replace(true)) {
+    AT_COMMIT.with(|flag| flag.set(true));
+    if !REGISTERED.with(|flag| flag.replace(true)) {
+        // SAFETY: the callback lives as long as the process.
+        unsafe { pg_sys::RegisterResourceReleaseCallback(Some(released), core::ptr::null_mut()) };
+    }
+}
+
+/// The last step of a transaction. Callbacks for its commit come earlier: before other processes are told what changed
+/// in the registry, so that a worker woken there would go by the former one, and before its locks are released.
+#[pg_guard]
+unsafe extern "C-unwind" fn released(
+    phase: pg_sys::ResourceReleasePhase::Type,
+    committed: bool,
+    top_level: bool,
+    _arg: *mut core::ffi::c_void,
+) {
+    if phase != pg_sys::ResourceReleasePhase::RESOURCE_RELEASE_AFTER_LOCKS || !top_level {
         return;
     }
-    register_xact_callback(PgXactCallbackEvent::Commit, || {
-        AT_COMMIT.with(|flag| flag.set(false));
-        if LAUNCHER_TOO.with(|flag| flag.replace(false)) {
-            launcher();
-        }
+    let worker_too = AT_COMMIT.with(|flag| flag.replace(false));
+    if LAUNCHER_TOO.with(|flag| flag.replace(false)) && committed {
+        launcher();
+    }
+    if worker_too && committed {
         worker();
-    });
-    register_xact_callback(PgXactCallbackEvent::Abort, || {
-        AT_COMMIT.with(|flag| flag.set(false));
-        LAUNCHER_TOO.with(|flag| flag.set(false));
-    });
+    }
 }

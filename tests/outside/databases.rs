@@ -146,7 +146,8 @@ fn a_served_database_is_a_template_and_its_copy_is_served_too() {
         wait_served(&base.cluster, database);
         let mut client = base.cluster.client(database);
         wait_until(&format!("the requests of {database}"), SOON, || {
-            let sql = "SELECT count(*) FILTER (WHERE response_status IN ('success', 'not_found')) FROM enrichment_cache";
+            let sql =
+                "SELECT count(*) FILTER (WHERE response_status IN ('success', 'not_found')) FROM enrichment_cache";
             same(ask::<i64>(&mut client, sql)?, &5)
         });
     }

@@ -20,9 +20,7 @@ fn request(base: &Base, n: u32) {
 }
 
 fn wait_in_flight(base: &Base, service: &str, n: i64) {
-    wait_until("calls under way", SOON, || {
-        same(base.sandbox.stats()[service]["in_flight"].as_i64(), &Some(n))
-    });
+    wait_until("calls under way", SOON, || same(base.sandbox.stats()[service]["in_flight"].as_i64(), &Some(n)));
 }
 
 /// The most that one key of a service was asked for.
@@ -48,7 +46,8 @@ fn a_fast_stop_ends_in_seconds_stores_what_finished_and_releases_the_rest() {
     assert!(began.elapsed() < Duration::from_secs(8), "{:?}", began.elapsed());
     base.cluster.start_again().expect("a start");
     assert_eq!(base.one::<i64>(ANSWERED), 6);
-    let left = "SELECT count(*) || ' ' || count(*) FILTER (WHERE state = 'waiting' AND leased_by IS NULL AND attempts = 0)
+    let left =
+        "SELECT count(*) || ' ' || count(*) FILTER (WHERE state = 'waiting' AND leased_by IS NULL AND attempts = 0)
         FROM enrichment_queue";
     assert_eq!(base.one::<String>(left), "5 5");
 
@@ -169,7 +168,8 @@ fn an_idle_worker_runs_no_statements() {
     let_the_worker_look(&base);
 
     let mut client = base.cluster.client("postgres");
-    let alone = "SELECT count(*) FROM pg_stat_activity WHERE datname = 'rested' AND backend_type <> 'enrichment_cache worker'";
+    let alone =
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = 'rested' AND backend_type <> 'enrichment_cache worker'";
     wait_until("our own sessions to leave", SOON, || same(ask::<i64>(&mut client, alone)?, &0));
     let settled = "SELECT state_change < clock_timestamp() - interval '1 s' FROM pg_stat_activity
         WHERE datname = 'rested' AND state = 'idle'";
@@ -191,7 +191,10 @@ fn private_addresses_are_refused_unless_they_are_allowed() {
     base.cluster.set("enrichment_cache.allow_private_hosts", "off");
     let cases = [
         (format!("http://{here}/hibp/range/{{key}}"), "plain http is not allowed"),
-        (format!("https://{here}/hibp/range/{{key}}"), "127.0.0.1 is a loopback address and private hosts are not allowed"),
+        (
+            format!("https://{here}/hibp/range/{{key}}"),
+            "127.0.0.1 is a loopback address and private hosts are not allowed",
+        ),
         ("https://10.0.0.1/range/{key}".to_string(), "10.0.0.1 is a private address"),
         ("https://169.254.169.254/latest/{key}".to_string(), "169.254.169.254 is a link-local address"),
         ("https://localhost/range/{key}".to_string(), "private hosts are not allowed"),
@@ -204,7 +207,11 @@ fn private_addresses_are_refused_unless_they_are_allowed() {
         let mut client = base.client();
         wait_until(&format!("the refusal of {url}"), SOON, || {
             let message: String = ask(&mut client, &sql)?;
-            if message.contains(why) { Ok(Some(())) } else { Err(message) }
+            if message.contains(why) {
+                Ok(Some(()))
+            } else {
+                Err(message)
+            }
         });
     }
     let asked_again = "SELECT count(*) FROM enrichment_queue WHERE state <> 'dead'";
@@ -230,6 +237,8 @@ fn settings_of_a_database_do_not_reach_its_worker() {
     let worker = base.worker();
     run(&mut base.cluster.client("postgres"), &format!("SELECT pg_terminate_backend({worker})"));
     wait_until("another worker", SOON, || same(base.worker() != worker, &true));
-    run(&mut base.client(), "SET default_transaction_read_only = off; SELECT public.enrich_request('hibp', '00000')");
+    let mut client = base.client();
+    run(&mut client, "SET default_transaction_read_only = off");
+    run(&mut client, "SELECT public.enrich_request('hibp', '00000')");
     base.wait_for("SELECT count(*) FROM public.enrichment_cache WHERE payload IS NOT NULL", 1i64);
 }

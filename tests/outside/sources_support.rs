@@ -69,8 +69,10 @@ pub fn insert_sessions(base: &Base, addresses: &[String]) {
 pub fn note_expected(base: &Base, services: &[&str]) {
     let mut client = base.client();
     run(&mut client, "CREATE TABLE expected (service text, ip text, outcome text, flagged bool)");
-    let open = format!("SELECT DISTINCT host(source_ip::text::inet) FROM session_summaries
-        WHERE source_ip IS NOT NULL AND NOT {CLOSED}");
+    let open = format!(
+        "SELECT DISTINCT host(source_ip::text::inet) FROM session_summaries
+        WHERE source_ip IS NOT NULL AND NOT {CLOSED}"
+    );
     let addresses: Vec<String> = rows(&mut client, &open);
     let insert = client.prepare("INSERT INTO expected VALUES ($1, $2, $3, $4)").unwrap_or_else(|why| panic!("{why}"));
     for service in services {
@@ -95,7 +97,7 @@ pub fn unfilled(services: &str) -> String {
         "SELECT count(*) FROM session_summaries WHERE source_ip IS NOT NULL AND NOT {CLOSED}
             AND coalesce(enrichment::text, '') NOT LIKE '%\"_meta\"%'
          OR source_ip IS NOT NULL AND NOT {CLOSED} AND NOT (
-            regexp_replace(enrichment::text, '\\\\u0000', '', 'g')::jsonb -> '_meta' ?& '{services}')"
+            regexp_replace(enrichment::text, '\\\\+u0000', '', 'g')::jsonb -> '_meta' ?& '{services}')"
     )
 }
 

@@ -140,7 +140,7 @@ fn calls_counted_together_count_until_the_latest_of_them_is_old() {
     assert_eq!(start(&mut limiter, NOON, 1), 1);
     assert_eq!(start(&mut limiter, NOON + 1_900, 1), 1);
     assert_eq!(limiter.permits(NOON + 1_100_000, 2), 0);
-    assert_eq!(limiter.permits(NOON + 1_021_900, 2), 2);
+    assert_eq!(limiter.permits(NOON + 1_101_900, 2), 2);
 }
 
 #[test]

@@ -29,7 +29,7 @@ fn enrich_normalize_key(key_kind: &str, key: &str) -> Answer<Option<String>> {
 fn enrich_ineligible(key_kind: &str, key: &str) -> Answer<Option<String>> {
     let kind = kind_named(key_kind)?;
     Ok(match key::normalise(kind, key) {
-        Err(problem) => Some(format!("not a key: {}", problem.why)),
+        Err(problem) => Some(format!("no key, it {}", problem.why)),
         Ok(key) => address::key_eligibility(&key).err().map(|why| why.words().to_string()),
     })
 }
@@ -68,7 +68,7 @@ fn enrich_check_service(
         hint: format!("Correct the column {column} of this row of enrichment_service."),
     };
     let key_kind = kind_named(key_kind)?;
-    let limits = parse_limits(limits).map_err(|why| wrong("limits", why))?;
+    let limits = parse_limits(limits).map_err(|why| wrong("limits", why.trim_start_matches("limits: ").to_string()))?;
     let rules = Rules::parse(rules).map_err(|why| Error::InvalidRules { service: name.to_string(), why })?;
     let headers: std::collections::BTreeMap<String, String> =
         serde_json::from_str(headers).map_err(|_| wrong("headers", "not an object of texts".to_string()))?;

@@ -141,8 +141,8 @@ fn serve(oid: u32, extension: pg_sys::Oid) {
         next_cleanup: now + 30 * SECOND,
         next_count: now,
     };
-    let (mut still_here, mut seen) = (true, 0);
-    while !signals::terminating() && still_here {
+    let (mut found, mut seen) = (Some(extension), 0);
+    while !signals::terminating() && found == Some(extension) {
         if signals::reload_if_asked() {
             if let Err(error) = worker.pool.reconfigure(gucs::concurrency(), client_config()) {
                 pgrx::warning!("enrichment_cache: the former HTTP settings stay in force: {error}");
@@ -153,16 +153,16 @@ fn serve(oid: u32, extension: pg_sys::Oid) {
         }
         let woken = wakes(oid);
         seen = changes(oid);
-        still_here = installed().map_or(true, |found| found == Some(extension));
-        if still_here && !worker.round() && wakes(oid) == woken {
+        found = installed().unwrap_or(found);
+        if found == Some(extension) && !worker.round() && wakes(oid) == woken {
             let nap = worker.next_event().saturating_sub(convert::clock()).clamp(SHORTEST_NAP, LONGEST_NAP);
             signals::wait(Duration::from_micros(nap as u64), Some(worker.pool.wake_fd()));
         }
     }
-    worker.finish(still_here);
-    match still_here {
-        true => report(oid, State::Unknown, 0, ""),
-        false => report_absent(oid, seen),
+    worker.finish(found == Some(extension));
+    match found {
+        Some(_) => report(oid, State::Unknown, 0, ""),
+        None => report_absent(oid, seen),
     }
 }
 

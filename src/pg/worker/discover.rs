@@ -83,7 +83,7 @@ fn judge(source: &Source, raw: &str) -> Result<Result<Vec<(String, String)>, Str
             Err(error) => return Err(error),
         };
         match key::normalise(service.key_kind, raw) {
-            Err(bad) => problem = format!("not a key: {}", bad.why),
+            Err(bad) => problem = format!("no key, it {}", bad.why),
             Ok(key) => match address::key_eligibility(&key) {
                 Err(why) => problem = format!("ineligible: {}", why.words()),
                 Ok(()) => takers.push((name.clone(), key.text)),

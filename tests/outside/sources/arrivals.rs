@@ -1,14 +1,18 @@
 //! New rows are picked up by themselves, however they come.
 
-use crate::sources_support::{insert_sessions, make_sessions, sweeping_cluster, wait_filled, wait_quiet, ATTACH_SESSIONS};
+use crate::sources_support::{
+    insert_sessions, make_sessions, sweeping_cluster, wait_filled, wait_quiet, ATTACH_SESSIONS,
+};
 use crate::support::{run, Base};
 use std::io::Write;
 
 const ATTACH: &str = "SELECT enrich_attach('session_summaries', 'source_ip', '{dshield}', 'enrichment')";
 
 fn filled(session: &str) -> String {
-    format!("SELECT enrichment #>> '{{dshield,ip,number}}' IS NOT DISTINCT FROM source_ip
-        FROM session_summaries WHERE session_id = '{session}'")
+    format!(
+        "SELECT enrichment #>> '{{dshield,ip,number}}' IS NOT DISTINCT FROM source_ip
+        FROM session_summaries WHERE session_id = '{session}'"
+    )
 }
 
 #[test]
@@ -91,6 +95,9 @@ fn a_column_emptied_by_a_loader_is_filled_again() {
     wait_filled(&base, "{dshield,urlhaus,spur}");
     base.run("UPDATE session_summaries SET enrichment = '{\"password_stats\": {\"total_attempts\": 3}}'");
     wait_filled(&base, "{dshield,urlhaus,spur}");
-    base.wait_for("SELECT bool_and(enrichment #>> '{password_stats,total_attempts}' = '3') FROM session_summaries", true);
+    base.wait_for(
+        "SELECT bool_and(enrichment #>> '{password_stats,total_attempts}' = '3') FROM session_summaries",
+        true,
+    );
     assert_eq!(base.asked("dshield"), 3);
 }

@@ -4,6 +4,7 @@ use crate::sources_support::{make_sessions, note_expected, wait_filled, wait_qui
 use crate::support::{address, one, run, said, Base};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
+const ADDRESSES: u32 = 300;
 const LOADERS: u32 = 3;
 /// Rows a loader's transaction changes, in an order of its own.
 const ROWS: u32 = 12;
@@ -37,17 +38,19 @@ fn load(base: &Base, number: u32, rows: u32, enough: &AtomicBool, done: &AtomicI
 #[test]
 fn a_loader_that_writes_the_same_rows_loses_nothing_and_meets_no_deadlock() {
     let base = Base::new("sources", "loader");
-    let addresses: Vec<String> = (1..=300).map(address).collect();
+    let addresses: Vec<String> = (1..=ADDRESSES).map(address).collect();
     make_sessions(&base, "jsonb", &addresses);
-    base.run("ALTER TABLE session_summaries ADD login_attempts int NOT NULL DEFAULT 0;
-        UPDATE enrichment_service SET max_in_flight = 16");
+    base.run(
+        "ALTER TABLE session_summaries ADD login_attempts int NOT NULL DEFAULT 0;
+        UPDATE enrichment_service SET max_in_flight = 16",
+    );
     note_expected(&base, &["dshield"]);
     base.sandbox.set_latency("*", 4);
     let (enough, changed) = (AtomicBool::new(false), AtomicI64::new(0));
     std::thread::scope(|threads| {
         for number in 0..LOADERS {
             let (base, enough, changed) = (&base, &enough, &changed);
-            threads.spawn(move || load(base, number, addresses_len(), enough, changed));
+            threads.spawn(move || load(base, number, ADDRESSES, enough, changed));
         }
         let watched = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             base.run(ATTACH_SESSIONS);
@@ -73,22 +76,26 @@ fn a_loader_that_writes_the_same_rows_loses_nothing_and_meets_no_deadlock() {
     assert_eq!(one::<i64>(&mut client, deadlocks), 0);
 }
 
-fn addresses_len() -> u32 {
-    300
-}
-
 #[test]
 fn rows_a_loader_keeps_locked_hold_up_no_others() {
     let base = Base::new("sources", "locked");
     let keys = base.known("dshield", 40);
     make_sessions(&base, "jsonb", &keys);
+    base.run("UPDATE enrichment_service SET enabled = false");
+    base.run(ATTACH_SESSIONS);
+    wait_quiet(&base);
     let mut loader = base.client();
     run(&mut loader, "BEGIN; UPDATE session_summaries SET vt_flagged = true WHERE session_id IN ('s1', 's7')");
-    base.run(ATTACH_SESSIONS);
+    base.run(
+        "UPDATE enrichment_service SET enabled = true;
+        SELECT enrich_request_many(name, (SELECT array_agg(source_ip::text) FROM session_summaries))
+        FROM enrichment_service WHERE name IN ('dshield', 'urlhaus', 'spur')",
+    );
     let filled = "SELECT count(*) FROM session_summaries WHERE enrichment -> '_meta' ?& '{dshield,urlhaus,spur}'";
     base.wait_for(filled, 38i64);
     // the worker holds no lock that the loader could have to wait for
     run(&mut loader, "SET LOCAL lock_timeout = '2s'; UPDATE session_summaries SET vt_flagged = true; COMMIT");
     base.wait_for(filled, 40i64);
     assert!(base.one::<bool>("SELECT bool_and(vt_flagged) FROM session_summaries"));
+    assert_eq!(base.one::<Option<String>>("SELECT last_error FROM enrichment_source"), None);
 }

@@ -1,6 +1,8 @@
 //! A table that changed or went away is reported, and the others go on.
 
-use crate::sources_support::{insert_sessions, make_sessions, rows, sweeping_cluster, wait_filled, wait_quiet, ATTACH_SESSIONS};
+use crate::sources_support::{
+    insert_sessions, make_sessions, rows, sweeping_cluster, wait_filled, wait_quiet, ATTACH_SESSIONS,
+};
 use crate::support::{one, run, Base};
 
 const BROKEN: &str = "SELECT coalesce(string_agg(check_name || ': ' || detail, '; ' ORDER BY check_name), '')
@@ -81,13 +83,18 @@ fn a_second_refresh_writes_nothing() {
     crate::sources_support::load(&base, &Default::default(), &crate::sources_support::SMALL);
     let mut client = base.client();
     run(&mut client, ATTACH_SESSIONS);
-    run(&mut client, "SELECT enrich_attach('files', 'shasum', '{virustotal}'),
-        enrich_attach('password_tracking', 'password_text', '{hibp}')");
+    run(
+        &mut client,
+        "SELECT enrich_attach('files', 'shasum', '{virustotal}'),
+        enrich_attach('password_tracking', 'password_text', '{hibp}')",
+    );
     run(&mut client, "CALL enrich_refresh()");
     let mut versions = || -> Vec<String> {
         ["session_summaries", "files", "password_tracking"]
             .iter()
-            .flat_map(|table| rows(&mut client, &format!("SELECT concat_ws(' ', '{table}', ctid, xmin) FROM {table} ORDER BY 1")))
+            .flat_map(|table| {
+                rows(&mut client, &format!("SELECT concat_ws(' ', '{table}', ctid, xmin) FROM {table} ORDER BY 1"))
+            })
             .collect()
     };
     let first = versions();
