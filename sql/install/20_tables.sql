@@ -53,9 +53,11 @@ CREATE TABLE enrichment_cache (
     CONSTRAINT enrichment_cache_payload_when_known CHECK ((payload IS NOT NULL) = (response_status = 'success'))
 ) WITH (fillfactor = 90);
 
--- one row per (service, key): the short hash is what a look-up probes, the pair is what joins and listings use
-CREATE UNIQUE INDEX enrichment_cache_hash_key ON enrichment_cache (cache_key_hash);
+-- One row per (service, key). Only this index is unique: with a second one, two upserts of the same new key can each
+-- wait for the other (seen here), for an upsert can only give way on the index it names.
 CREATE UNIQUE INDEX enrichment_cache_service_key ON enrichment_cache (service, cache_key);
+-- what a look-up probes; it compares service and key as well
+CREATE INDEX enrichment_cache_hash ON enrichment_cache (cache_key_hash);
 CREATE INDEX enrichment_cache_expiry ON enrichment_cache (expires_at);
 CREATE INDEX enrichment_cache_payload ON enrichment_cache USING gin (payload jsonb_path_ops) WHERE service <> 'hibp';
 

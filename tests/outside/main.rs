@@ -1,12 +1,18 @@
 //! Tests from outside: real clusters with real workers, which ask the sandbox providers.
 
+mod contention;
+mod crash;
 mod databases;
+mod demo;
 mod fetch;
 mod lifecycle;
 mod limits;
 mod not_preloaded;
 mod outcomes;
+mod readme;
+mod refresh;
 mod sources;
 mod sources_support;
 mod support;
+mod upstream;
 mod utility;

@@ -133,7 +133,7 @@ macro_rules! store_sql {
           FROM incoming i
           WHERE (SELECT count(*) FROM previous) >= 0
           ORDER BY i.hash
-          ON CONFLICT (cache_key_hash) DO UPDATE SET
+          ON CONFLICT (service, cache_key) DO UPDATE SET
             payload = CASE WHEN c.response_status IN ('success', 'not_found') AND EXCLUDED.response_status NOT IN ('success', 'not_found')
                 THEN c.payload ELSE EXCLUDED.payload END,
             response_status = CASE WHEN c.response_status IN ('success', 'not_found') AND EXCLUDED.response_status NOT IN ('success', 'not_found')
