@@ -5,4 +5,6 @@
 
 cd "$ROOT"
 build_programs
+# the commands of the README are run too, the demo included, in a state directory of its own
+export ENRICHMENT_README_DEMO=1
 cargo test --no-default-features --features outside --test outside --test tidy -- "$@"
