@@ -88,7 +88,7 @@ CREATE TABLE enrichment_queue (
     UNIQUE (service, cache_key)
 ) WITH (fillfactor = 70);
 -- the first answers "what is the most valuable that is due", the second "when is the next one due", both at any length
-CREATE INDEX enrichment_queue_due ON enrichment_queue (service, priority DESC, next_attempt_at) WHERE state = 'waiting';
+CREATE INDEX enrichment_queue_due ON enrichment_queue (service, priority DESC, next_attempt_at, id) WHERE state = 'waiting';
 CREATE INDEX enrichment_queue_next ON enrichment_queue (service, next_attempt_at) WHERE state = 'waiting';
 
 CREATE TABLE enrichment_quota (

@@ -107,7 +107,8 @@ pub struct Incoming {
 
 // An older observation never replaces a newer one, a failure never replaces an answer. The earlier payload is kept in
 // the history when the new one differs. Rows are locked in the order of their hashes, so that two batches never
-// wait for each other in a circle.
+// wait for each other in a circle. The earlier rows are found by one probe each, whatever the planner believes of the
+// table's size: a plan kept from when it was small would read all of it for every batch.
 macro_rules! store_sql {
     ($payloads:literal) => {
         concat!(
@@ -118,9 +119,10 @@ macro_rules! store_sql {
             ", $4::text[], $5::timestamptz[], $6::timestamptz[], $7::int4[], $8::int4[], $9::text[])
               AS u (cache_key, payload, status, fetched_at, expires_at, code, latency, error)),
           previous AS MATERIALIZED (
-            SELECT c.* FROM @extschema@.enrichment_cache c
-            WHERE c.cache_key_hash IN (SELECT i.hash FROM incoming i)
-            ORDER BY c.cache_key_hash FOR UPDATE),
+            SELECT p.* FROM (SELECT o.cache_key FROM incoming o ORDER BY o.hash) i
+            CROSS JOIN LATERAL (
+                SELECT c.* FROM @extschema@.enrichment_cache c
+                WHERE c.service = $1 AND c.cache_key = i.cache_key LIMIT 1 FOR UPDATE) p),
           kept AS (
             INSERT INTO @extschema@.enrichment_history (service, cache_key, version, payload, fetched_at)
             SELECT p.service, p.cache_key, p.version, p.payload, p.fetched_at

@@ -23,12 +23,13 @@ const FILE_COLUMNS: [(&str, &str); 8] = [
 pub fn write(source: &Source, raw_keys: &[String]) -> Result<u64, Error> {
     let schema = schema()?;
     let sql = format!(
-        "SELECT i.raw_key, c.response_status, v.label, v.type_description, v.malicious::int8, v.total::int8,
+        "SELECT k.raw, v.response_status, v.label, v.type_description, v.malicious::int8, v.total::int8,
             v.first_seen, v.last_analysis
-        FROM {schema}.enrichment_indicator i
-        JOIN {schema}.enrichment_cache c ON c.service = 'virustotal' AND c.cache_key = i.cache_key
-        LEFT JOIN {schema}.enrichment_virustotal v ON v.cache_key = i.cache_key
-        WHERE i.source = $1 AND i.raw_key = ANY ($2) AND c.response_status IN ('success', 'not_found')"
+        FROM pg_catalog.unnest($2) AS k (raw)
+        CROSS JOIN LATERAL (SELECT i.cache_key FROM {schema}.enrichment_indicator i
+            WHERE i.source = $1 AND i.raw_key = k.raw LIMIT 1) i
+        CROSS JOIN LATERAL (SELECT * FROM {schema}.enrichment_virustotal w WHERE w.cache_key = i.cache_key LIMIT 1) v
+        WHERE v.response_status IN ('success', 'not_found')"
     );
     let args = [(TEXTOID, Arg::of(source.name.as_str())), (TEXTARRAYOID, Arg::of(raw_keys.to_vec()))];
     let (mut raw, mut status, mut label, mut description) = (vec![], vec![], vec![], vec![]);
