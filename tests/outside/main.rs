@@ -4,6 +4,7 @@ mod contention;
 mod crash;
 mod databases;
 mod demo;
+mod dump;
 mod fetch;
 mod lifecycle;
 mod limits;
