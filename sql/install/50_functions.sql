@@ -400,6 +400,10 @@ BEGIN
                 ELSE format('no worker serves this database: %s', coalesce(w.last_error, w.state, 'the launcher does not know it')) END,
             CASE WHEN w.pid IS NULL THEN 'Look at the server log; check enrichment_cache.databases and max_worker_processes.' END
         FROM (SELECT 1) one LEFT JOIN @extschema@.enrichment_worker w ON w.database = current_database();
+        RETURN QUERY SELECT 'warning', 'worker step', format('a step fails and is tried again: %s', w.last_error),
+            'Mend the cause; nothing is lost meanwhile, and the worker goes on by itself.'
+        FROM @extschema@.enrichment_worker w
+        WHERE w.database = current_database() AND w.pid IS NOT NULL AND w.last_error IS NOT NULL;
     END IF;
     RETURN QUERY SELECT 'warning', 'service ' || l.service, format('paused until %s (%s): %s',
             to_char(l.paused_until AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"'), l.cause, l.reason),

@@ -6,6 +6,7 @@ mod databases;
 mod demo;
 mod dump;
 mod fetch;
+mod health;
 mod lifecycle;
 mod limits;
 mod not_preloaded;

@@ -32,7 +32,9 @@ impl Steps {
         }
         match step() {
             Ok(busy) => {
-                self.resting.remove(name);
+                if self.resting.remove(name).is_some() && self.resting.is_empty() {
+                    tell("");
+                }
                 busy
             }
             // the extension was dropped a moment ago: the worker is about to notice and end
@@ -49,11 +51,7 @@ impl Steps {
         let failures = self.resting.get(name).map_or(0, |rest| rest.failures) + 1;
         let delay = backoff::delay(failures, SECOND, LONGEST_REST, 0.5);
         self.resting.insert(name.to_string(), Rest { until: now + delay, failures });
-        shmem::write(|shared| {
-            if let Some(place) = shared.database_mut(wake::my_database()) {
-                place.error = Text::new(&format!("{name}: {error}"));
-            }
-        });
+        tell(&format!("{name}: {error}"));
         // the first failure and then every eighth: a log must not fill while a table stays locked
         if failures % 8 == 1 {
             pgrx::log!(
@@ -68,4 +66,13 @@ impl Steps {
         let now = convert::clock();
         self.resting.values().map(|rest| rest.until).filter(|until| *until > now).min()
     }
+}
+
+/// Shows other sessions what troubles this worker now; nothing when all is well again.
+fn tell(trouble: &str) {
+    shmem::write(|shared| {
+        if let Some(place) = shared.database_mut(wake::my_database()) {
+            place.error = Text::new(trouble);
+        }
+    });
 }
