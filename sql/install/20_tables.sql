@@ -54,10 +54,8 @@ CREATE TABLE enrichment_cache (
 ) WITH (fillfactor = 90);
 
 -- One row per (service, key). Only this index is unique: with a second one, two upserts of the same new key can each
--- wait for the other (seen here), for an upsert can only give way on the index it names.
+-- wait for the other (seen here), for an upsert can only give way on the index it names. Look-ups and joins go by it too.
 CREATE UNIQUE INDEX enrichment_cache_service_key ON enrichment_cache (service, cache_key);
--- what a look-up probes; it compares service and key as well
-CREATE INDEX enrichment_cache_hash ON enrichment_cache (cache_key_hash);
 CREATE INDEX enrichment_cache_expiry ON enrichment_cache (expires_at);
 CREATE INDEX enrichment_cache_payload ON enrichment_cache USING gin (payload jsonb_path_ops) WHERE service <> 'hibp';
 
@@ -155,6 +153,7 @@ CREATE TABLE enrichment_cache_stats (
     max_api_latency_ms int,
     total_entries      bigint,
     expired_entries    bigint,
+    touches_dropped    bigint NOT NULL DEFAULT 0,
     PRIMARY KEY (service, day)
 ) WITH (fillfactor = 50);
 

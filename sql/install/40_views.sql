@@ -333,7 +333,8 @@ LEFT JOIN LATERAL (
     ORDER BY s.id LIMIT 1) n ON true
 LEFT JOIN @extschema@.enrichment_cache c ON c.service = h.service AND c.cache_key = h.cache_key;
 
--- Monitoring: pg_monitor reads these, so they call nothing but pg_catalog, enrich_worker_states and enrich_lane_waits.
+-- Monitoring: pg_monitor reads these, so they call nothing but pg_catalog, enrich_worker_states,
+-- enrich_lane_waits and enrich_live_lookups.
 
 CREATE VIEW @extschema@.enrichment_coverage AS
 WITH keys AS (
@@ -467,18 +468,20 @@ SELECT w.pid, w.database, w.state, w.in_flight, w.last_error FROM @extschema@.en
 
 CREATE VIEW @extschema@.enrichment_stat AS
 SELECT coalesce(s.name, d.service) AS service,
-    coalesce(d.cache_hits, 0::bigint) AS cache_hits,
-    coalesce(d.cache_misses, 0::bigint) AS cache_misses,
+    coalesce(d.cache_hits, 0::bigint) + coalesce(l.cache_hits, 0::bigint) AS cache_hits,
+    coalesce(d.cache_misses, 0::bigint) + coalesce(l.cache_misses, 0::bigint) AS cache_misses,
     coalesce(d.cache_stores, 0::bigint) AS cache_stores,
     coalesce(d.api_calls, 0::bigint) AS api_calls,
     coalesce(d.api_failures, 0::bigint) AS api_failures,
     d.avg_api_latency_ms, d.max_api_latency_ms,
-    n.total_entries, n.expired_entries
+    n.total_entries, n.expired_entries,
+    coalesce(d.touches_dropped, 0::bigint) + coalesce(l.touches_dropped, 0::bigint) AS touches_dropped
 FROM @extschema@.enrichment_service s
 FULL JOIN (
     SELECT t.service,
         pg_catalog.sum(t.cache_hits)::bigint AS cache_hits,
         pg_catalog.sum(t.cache_misses)::bigint AS cache_misses,
+        pg_catalog.sum(t.touches_dropped)::bigint AS touches_dropped,
         pg_catalog.sum(t.cache_stores)::bigint AS cache_stores,
         pg_catalog.sum(t.api_calls)::bigint AS api_calls,
         pg_catalog.sum(t.api_failures)::bigint AS api_failures,
@@ -487,6 +490,8 @@ FULL JOIN (
             AS avg_api_latency_ms,
         pg_catalog.max(t.max_api_latency_ms) AS max_api_latency_ms
     FROM @extschema@.enrichment_cache_stats t GROUP BY t.service) d ON d.service = s.name
+-- what shared memory holds beside it
+LEFT JOIN @extschema@.enrich_live_lookups() l ON l.service = coalesce(s.name, d.service)
 LEFT JOIN LATERAL (
     SELECT t.total_entries, t.expired_entries FROM @extschema@.enrichment_cache_stats t
     WHERE t.service = coalesce(s.name, d.service) AND t.total_entries IS NOT NULL

@@ -133,6 +133,8 @@ COMMENT ON COLUMN @extschema@.enrichment_cache_stats.avg_api_latency_ms IS 'Mean
 COMMENT ON COLUMN @extschema@.enrichment_cache_stats.max_api_latency_ms IS 'Milliseconds of the slowest call. NULL: there was none.';
 COMMENT ON COLUMN @extschema@.enrichment_cache_stats.total_entries IS 'Rows of the cache when last counted that day. NULL: not counted.';
 COMMENT ON COLUMN @extschema@.enrichment_cache_stats.expired_entries IS 'Those of them past expiry. NULL: not counted.';
+COMMENT ON COLUMN @extschema@.enrichment_cache_stats.touches_dropped IS
+    'Look-ups that are in cache_hits but in no hit_count, because too many came at once. They are of the whole database, kept with one of its services.';
 
 COMMENT ON TABLE @extschema@.enrichment_migration IS
     'Runs of the import from a disk cache, and what each did.';
@@ -309,6 +311,7 @@ COMMENT ON COLUMN @extschema@.enrichment_stat.avg_api_latency_ms IS 'Mean millis
 COMMENT ON COLUMN @extschema@.enrichment_stat.max_api_latency_ms IS 'Milliseconds of the slowest call. NULL: there was none.';
 COMMENT ON COLUMN @extschema@.enrichment_stat.total_entries IS 'Rows of the cache when last counted. NULL: not counted yet.';
 COMMENT ON COLUMN @extschema@.enrichment_stat.expired_entries IS 'Those of them past expiry. NULL: not counted yet.';
+COMMENT ON COLUMN @extschema@.enrichment_stat.touches_dropped IS 'As enrichment_cache_stats.touches_dropped.';
 
 COMMENT ON VIEW @extschema@.enrichment_worker IS
     'The workers of the cluster, one row per database.';
@@ -373,6 +376,8 @@ COMMENT ON FUNCTION @extschema@.enrich_wake_launcher() IS
     'Tells the launcher of this database when the transaction commits.';
 COMMENT ON FUNCTION @extschema@.enrich_worker_states() IS
     'What the workers of the cluster do: the base of enrichment_worker.';
+COMMENT ON FUNCTION @extschema@.enrich_live_lookups() IS
+    'Look-ups of this database that are counted in shared memory and not in enrichment_cache_stats yet; enrichment_stat adds them.';
 COMMENT ON FUNCTION @extschema@.enrich_lane_waits() IS
     'Services of this database that wait for a limit now: which window holds them up, and until when.';
 COMMENT ON FUNCTION @extschema@.enrich_registry_changed(oid) IS

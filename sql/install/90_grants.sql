@@ -4,7 +4,8 @@
 --   reader   for enrichment_dshield, _urlhaus, _virustotal, _hibp: enrich_bigint, enrich_text, enrich_text_array,
 --            enrich_timestamp, enrich_asn, enrich_virustotal_attributes (all of jsonb)
 --            for enrichment_spur: these, and enrich_boolean, enrich_spur_answer, enrich_spur_list
---            for enrichment_worker: enrich_worker_states(); for enrichment_quota_status: enrich_lane_waits()
+--            for enrichment_worker: enrich_worker_states(); for enrichment_quota_status: enrich_lane_waits();
+--            for enrichment_stat: enrich_live_lookups()
 --            for the other views: none
 --   writer   what a reader needs; its functions run with the owner's rights
 --   admin    the same, and to write enrichment_service: enrich_check_service (the CHECK constraint calls it as the caller)
@@ -48,4 +49,5 @@ $revoke$;
 
 GRANT SELECT ON @extschema@.enrichment_coverage, @extschema@.enrichment_eta, @extschema@.enrichment_queue_status,
     @extschema@.enrichment_quota_status, @extschema@.enrichment_stat, @extschema@.enrichment_worker TO pg_monitor;
-GRANT EXECUTE ON FUNCTION @extschema@.enrich_worker_states(), @extschema@.enrich_lane_waits() TO pg_monitor;
+GRANT EXECUTE ON FUNCTION @extschema@.enrich_worker_states(), @extschema@.enrich_lane_waits(),
+    @extschema@.enrich_live_lookups() TO pg_monitor;

@@ -8,6 +8,7 @@ use pgrx::pg_sys;
 use pgrx::pgrx_sql_entity_graph::metadata::{
     ArgumentError, ReturnsError, ReturnsRef, SqlMappingRef, SqlTranslatable, TypeOrigin,
 };
+use std::net::IpAddr;
 
 /// Microseconds between the Unix epoch and PostgreSQL's (2000-01-01 UTC; `timestamp.h`).
 const EPOCHS_APART: i64 = 946_684_800_000_000;
@@ -25,7 +26,12 @@ pub fn clock() -> Micros {
 }
 
 pub fn to_micros(moment: TimestampWithTimeZone) -> Micros {
-    i64::from(moment).saturating_add(EPOCHS_APART)
+    micros_of(i64::from(moment))
+}
+
+/// A moment as PostgreSQL stores it: microseconds since 2000, with the ends of the range for both infinities.
+pub fn micros_of(stored: i64) -> Micros {
+    stored.saturating_add(EPOCHS_APART)
 }
 
 /// A moment as PostgreSQL's value; what lies outside its range becomes the nearest it has.
@@ -89,6 +95,45 @@ unsafe impl<'fcx> ArgAbi<'fcx> for RawJsonb {
     unsafe fn unbox_arg_unchecked(arg: pgrx::callconv::Arg<'_, 'fcx>) -> Self {
         // SAFETY: pgrx hands over an argument that is not NULL.
         unsafe { arg.unbox_arg_using_from_datum().unwrap_or(RawJsonb(pg_sys::Datum::null())) }
+    }
+}
+
+/// A value of type `inet` as it is stored: family, bits of the mask, address (`utils/inet.h`).
+#[derive(Clone, Copy)]
+pub struct Host<'a>(&'a [u8]);
+
+impl Host<'_> {
+    pub fn bytes(&self) -> &[u8] {
+        self.0
+    }
+
+    /// The address, when the mask leaves only one.
+    pub fn address(&self) -> Option<IpAddr> {
+        match self.0 {
+            [_, 32, address @ ..] if address.len() == 4 => <[u8; 4]>::try_from(address).ok().map(IpAddr::from),
+            [_, 128, address @ ..] if address.len() == 16 => <[u8; 16]>::try_from(address).ok().map(IpAddr::from),
+            _ => None,
+        }
+    }
+}
+
+// SAFETY: the SQL type named is the one the datum has.
+unsafe impl SqlTranslatable for Host<'_> {
+    const TYPE_IDENT: &'static str = pgrx::pgrx_resolved_type!(Host);
+    const TYPE_ORIGIN: TypeOrigin = TypeOrigin::External;
+    const ARGUMENT_SQL: Result<SqlMappingRef, ArgumentError> = Ok(SqlMappingRef::literal("inet"));
+    const RETURN_SQL: Result<ReturnsRef, ReturnsError> = Ok(ReturnsRef::One(SqlMappingRef::literal("inet")));
+}
+
+// SAFETY: reads the argument's datum without changing it; the bytes live as long as the call.
+unsafe impl<'fcx> ArgAbi<'fcx> for Host<'fcx> {
+    unsafe fn unbox_arg_unchecked(arg: pgrx::callconv::Arg<'_, 'fcx>) -> Self {
+        // SAFETY: pgrx hands over an argument that is not NULL, of the type named above.
+        unsafe {
+            let Some(RawJsonb(datum)) = arg.unbox_arg_using_from_datum::<RawJsonb>() else { return Host(&[]) };
+            let start = pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr());
+            Host(core::slice::from_raw_parts(pgrx::vardata_any(start).cast(), pgrx::varsize_any_exhdr(start)))
+        }
     }
 }
 

@@ -19,6 +19,9 @@ static CLEANUP_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(3600);
 static STATS_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(300);
 static SWEEP_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(300);
 
+static MEMO_SIZE: GucSetting<i32> = GucSetting::<i32>::new(256 * 1024);
+static TRACK_LOOKUPS: GucSetting<bool> = GucSetting::<bool>::new(true);
+
 static PRELOADED: AtomicBool = AtomicBool::new(false);
 
 /// Defines the settings and reserves their prefix. Everything that steers files, hosts or secrets takes the
@@ -92,6 +95,24 @@ pub fn init(preloading: bool) {
         0,
         604_800,
         GucFlags::UNIT_S,
+    );
+    GucRegistry::define_int_guc(
+        c"enrichment_cache.memo_size",
+        c"Most memory that one call of enrich_get in a query may use to remember answers (0 = none).",
+        c"Each call in the text of a query, and each parallel worker, has its own; it is given back with the query.",
+        &MEMO_SIZE,
+        0,
+        i32::MAX,
+        GucContext::Userset,
+        GucFlags::UNIT_KB | GucFlags::EXPLAIN,
+    );
+    GucRegistry::define_bool_guc(
+        c"enrichment_cache.track_lookups",
+        c"Whether hits, misses and looked-up rows are counted.",
+        c"",
+        &TRACK_LOOKUPS,
+        GucContext::Suset,
+        GucFlags::empty(),
     );
     // SAFETY: the prefix is a C string literal that lives as long as the process.
     unsafe { pgrx::pg_sys::MarkGUCPrefixReserved(c"enrichment_cache".as_ptr()) };
@@ -175,6 +196,15 @@ pub fn http_proxy() -> Option<String> {
 
 pub fn secrets_dir() -> Option<PathBuf> {
     string(&SECRETS_DIR).map(PathBuf::from)
+}
+
+/// Bytes that one call site may use to remember answers.
+pub fn memo_size() -> usize {
+    MEMO_SIZE.get().max(0) as usize * 1024
+}
+
+pub fn track_lookups() -> bool {
+    TRACK_LOOKUPS.get()
 }
 
 pub fn cleanup_interval() -> Option<Duration> {

@@ -1,5 +1,6 @@
-//! Commands that need a database without its worker: DROP DATABASE, a copy of it, a new name or place. PostgreSQL
-//! refuses them while anybody is connected, so the worker leaves first and comes back afterwards.
+//! What has to happen before a utility command. Any may want the cache's table for itself, so look-ups let go of it.
+//! And some need a database without its worker: DROP DATABASE, a copy of it, a new name or place. PostgreSQL refuses
+//! them while anybody is connected, so the worker leaves first and comes back afterwards.
 
 use super::{shmem, wake};
 use pgrx::prelude::*;
@@ -8,9 +9,9 @@ use std::ffi::CStr;
 
 static mut NEXT: pg_sys::ProcessUtility_hook_type = None;
 
-/// Puts our step in front of utility commands.
+/// Puts our step in front of utility commands, in this process and those that come of it.
 pub fn init() {
-    // SAFETY: the postmaster loads libraries one after the other, before there is any other process.
+    // SAFETY: a library is loaded once, by the postmaster before there is any other process, or by a session.
     unsafe {
         NEXT = pg_sys::ProcessUtility_hook;
         pg_sys::ProcessUtility_hook = Some(utility);
@@ -65,6 +66,7 @@ unsafe extern "C-unwind" fn utility(
 /// Our step in front of a command; what it keeps is given back when the transaction ends, either way.
 #[pg_guard]
 unsafe extern "C-unwind" fn before(statement: *mut pg_sys::PlannedStmt) {
+    super::probe::let_go();
     // SAFETY: the node is the parsed command the server is about to run.
     let (database, drops_extension) =
         unsafe { (needs_alone((*statement).utilityStmt), drops_us((*statement).utilityStmt)) };

@@ -7,10 +7,12 @@ mod error;
 mod functions;
 mod gucs;
 mod hooks;
+mod probe;
 mod schema;
 mod shmem;
 mod spi;
 mod store;
+mod tally;
 mod wake;
 mod worker;
 
@@ -27,9 +29,11 @@ pub extern "C-unwind" fn _PG_init() {
     let preloading = preloading();
     gucs::init(preloading);
     store::init();
+    probe::init();
+    hooks::init();
     if preloading {
         shmem::init();
-        hooks::init();
+        tally::init();
         worker::init();
     }
 }

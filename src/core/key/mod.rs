@@ -4,6 +4,7 @@ mod host;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::redact::shorten;
@@ -143,6 +144,43 @@ pub fn normalise(kind: KeyKind, raw: &str) -> Result<Key, KeyProblem> {
             None => Ok(Key { text: text.to_owned(), form: KeyForm::Text }),
         },
     }
+}
+
+/// The normal form of a key, `None` when it cannot be one; without a copy where it is in that form, as most keys are.
+pub fn normal_form(kind: KeyKind, raw: &str) -> Option<Cow<'_, str>> {
+    let normal = match kind {
+        KeyKind::Ip => is_plain_ipv4(raw),
+        KeyKind::FileHash => is_lower_hash(raw),
+        KeyKind::FileHashOrIp => is_plain_ipv4(raw) || is_lower_hash(raw),
+        KeyKind::NetworkIndicator => is_plain_ipv4(raw),
+        KeyKind::HashPrefix | KeyKind::Host | KeyKind::Text => false,
+    };
+    if normal {
+        return Some(Cow::Borrowed(raw));
+    }
+    normalise(kind, raw).ok().map(|key| Cow::Owned(key.text))
+}
+
+/// Four numbers up to 255 without leading zeros, and nothing else.
+fn is_plain_ipv4(text: &str) -> bool {
+    let (mut dots, mut digits, mut value) = (0, 0, 0);
+    for byte in text.bytes() {
+        match byte {
+            b'.' if digits > 0 => (dots, digits, value) = (dots + 1, 0, 0),
+            b'0'..=b'9' if digits == 0 || (value > 0 && value <= 25) => {
+                (digits, value) = (digits + 1, value * 10 + u32::from(byte - b'0'));
+                if value > 255 {
+                    return false;
+                }
+            }
+            _ => return false,
+        }
+    }
+    dots == 3 && digits > 0
+}
+
+fn is_lower_hash(text: &str) -> bool {
+    matches!(text.len(), 32 | 40 | 64) && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// The key of an address that is one already, such as a value of type `inet`.

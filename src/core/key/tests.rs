@@ -212,6 +212,21 @@ proptest! {
     }
 
     #[test]
+    fn the_short_way_to_a_normal_form_leads_to_the_same_form(
+        kind in kinds(),
+        raw in prop_oneof![
+            any::<String>(),
+            "[0-9]{1,4}[.][0-9]{1,4}[.][0-9]{1,4}[.][0-9]{1,4}",
+            "[0-9]{1,3}([.][0-9]{0,3}){2,4}",
+            any::<[u8; 4]>().prop_map(|b| IpAddr::from(b).to_string()),
+            "[0-9a-fA-F]{31,33}|[0-9a-f]{32}|[0-9a-f]{40}|[0-9A-Fa-f]{64}|[0-9a-f]{64}|[0-9a-g]{64}",
+            "[0-9A-F]{5}",
+        ],
+    ) {
+        prop_assert_eq!(normal_form(kind, &raw).map(Cow::into_owned), normalise(kind, &raw).ok().map(|key| key.text));
+    }
+
+    #[test]
     fn an_address_and_its_text_give_the_same_key(bits in any::<u128>(), v4 in any::<u32>()) {
         for ip in [IpAddr::from(Ipv6Addr::from_bits(bits)), Ipv4Addr::from_bits(v4).into()] {
             prop_assert_eq!(Ok(normalise_address(ip)), normalise(KeyKind::Ip, &ip.to_string()));

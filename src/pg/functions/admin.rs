@@ -5,7 +5,7 @@ use crate::core::service::Service;
 use crate::io::secrets::SecretSource;
 use crate::pg::error::Answer;
 use crate::pg::store::{lanes, queue, registry};
-use crate::pg::{gucs, shmem, wake};
+use crate::pg::{gucs, shmem, tally, wake};
 use pgrx::prelude::*;
 
 /// Keeps the secret of a service in the database (NULL removes it); the service starts again at commit. Only the
@@ -67,6 +67,19 @@ fn enrich_preloaded() -> bool {
 fn enrich_registry_changed(registry_table: pg_sys::Oid) {
     registry::announce_change(registry_table);
     wake::worker_at_commit();
+}
+
+/// Look-ups of this database that were counted and are not in enrichment_cache_stats yet: part of enrichment_stat.
+#[allow(clippy::type_complexity)] // the columns of the view
+#[pg_extern(volatile)]
+fn enrich_live_lookups() -> TableIterator<
+    'static,
+    (name!(service, String), name!(cache_hits, i64), name!(cache_misses, i64), name!(touches_dropped, i64)),
+> {
+    let rows = tally::unfolded();
+    TableIterator::new(
+        rows.into_iter().map(|one| (one.service, one.hits as i64, one.misses as i64, one.dropped as i64)),
+    )
 }
 
 /// What the workers of the cluster do: the base of the view enrichment_worker.

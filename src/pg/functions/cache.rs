@@ -1,74 +1,20 @@
-//! Storing and reading answers: enrich_get, enrich_get_many, enrich_store and its kin.
+//! Storing answers: enrich_store and its kin, enrich_invalidate, enrich_cleanup.
 
-use super::{given, key_to_read, key_to_write};
+use super::{given, key_to_write};
 use crate::core::error::{Error, STATUSES};
 use crate::core::hash::cache_key_hash;
-use crate::core::key::normalise_address;
 use crate::core::service::Service;
 use crate::core::{ttl as life, Micros};
 use crate::pg::convert::{positive_length, to_micros, transaction_start, RawJsonb};
 use crate::pg::error::Answer;
-use crate::pg::spi::Arg;
 use crate::pg::store::cache::{self as rows, Incoming, Payloads};
 use crate::pg::store::registry;
-use pgrx::datum::{Array, Inet, Interval, TimestampWithTimeZone};
-use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::datum::{Array, Interval, TimestampWithTimeZone};
 use pgrx::prelude::*;
 use std::collections::HashMap;
 
 /// How far the clock of another machine may be ahead of ours.
 const CLOCK_SKEW: Micros = 300 * 1_000_000;
-
-/// The payload of a key if it is fresh, else NULL. Reads only; a key that cannot be one is NULL.
-///
-/// # Errors
-/// 42704 for an unknown service.
-#[pg_extern(stable, strict, parallel_safe, cost = 100)]
-fn enrich_get(service: &str, key: &str) -> Answer<Option<RawJsonb>> {
-    let service = registry::service(service)?;
-    let Some(key) = key_to_read(&service, key) else { return Ok(None) };
-    Ok(rows::fresh_payload(&service.name, &key.text, no_grace())?)
-}
-
-/// The same for a column of type inet.
-#[pg_extern(stable, strict, parallel_safe, cost = 100, name = "enrich_get")]
-fn enrich_get_inet(service: &str, key: Inet) -> Answer<Option<RawJsonb>> {
-    let service = registry::service(service)?;
-    // a network, not a host, has no answer of its own
-    let Ok(address) = key.0.trim_end_matches("/32").trim_end_matches("/128").parse() else { return Ok(None) };
-    let Some(key) = key_to_read(&service, &normalise_address(address).text) else { return Ok(None) };
-    Ok(rows::fresh_payload(&service.name, &key.text, no_grace())?)
-}
-
-/// The payload of a key if it is fresh or expired by no more than `max_stale`.
-///
-/// # Errors
-/// 42704 for an unknown service, 22023 for a negative interval.
-#[pg_extern(stable, strict, parallel_safe, cost = 100, name = "enrich_get")]
-fn enrich_get_stale(service: &str, key: &str, max_stale: Interval) -> Answer<Option<RawJsonb>> {
-    positive_length(&max_stale)?;
-    let service = registry::service(service)?;
-    let Some(key) = key_to_read(&service, key) else { return Ok(None) };
-    Ok(rows::fresh_payload(&service.name, &key.text, Arg::of(max_stale))?)
-}
-
-fn no_grace() -> Arg {
-    Arg::of(Interval::from_micros(0))
-}
-
-/// The fresh payloads among many keys, in key order; keys without one give no row.
-#[pg_extern(stable, strict, parallel_safe, cost = 1000)]
-fn enrich_get_many(
-    service: &str,
-    keys: Array<&str>,
-) -> Result<TableIterator<'static, (name!(cache_key, String), name!(payload, RawJsonb))>, ErrorReport> {
-    let service = registry::service(service)?;
-    let mut wanted: Vec<String> =
-        keys.iter().flatten().filter_map(|key| key_to_read(&service, key)).map(|key| key.text).collect();
-    wanted.sort_unstable();
-    wanted.dedup();
-    Ok(TableIterator::new(rows::many(&service.name, wanted)?))
-}
 
 /// Stores an answer; returns the row's new version. A NULL ttl takes the service's, spread by ±5 %.
 ///

@@ -7,8 +7,9 @@ use crate::core::service::Service;
 use crate::core::Micros;
 use crate::pg::convert::{clock, positive_length, RawJsonb};
 use crate::pg::error::Answer;
+use crate::pg::probe;
 use crate::pg::shmem::{self, Stage, State, Text, Waiting};
-use crate::pg::store::cache::{self, Entry};
+use crate::pg::store::cache::Entry;
 use crate::pg::store::registry;
 use crate::pg::{gucs, wake};
 use pgrx::datum::Interval;
@@ -42,7 +43,7 @@ fn enrich_fetch(service: &str, key: &str, timeout: default!(Interval, "'10 s'"))
 fn latest(service: &Service, key: &Key) -> Result<Option<Entry>, Error> {
     // SAFETY: the pushed snapshot is popped right after the read; if the read raises, the abort drops it.
     unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot()) };
-    let entry = cache::entry(&service.name, &key.text);
+    let entry = probe::entry::entry(&service.name, &key.text);
     // SAFETY: as above.
     unsafe { pg_sys::PopActiveSnapshot() };
     entry

@@ -5,7 +5,8 @@ use crate::core::key::Key;
 use crate::core::service::Service;
 use crate::core::Micros;
 use crate::pg::convert::{to_timestamp, transaction_start, RawJsonb};
-use crate::pg::store::cache::{self, Entry};
+use crate::pg::probe;
+use crate::pg::store::cache::Entry;
 use crate::pg::store::queue::{self, Waiting};
 use crate::pg::store::registry;
 use pgrx::datum::{Interval, TimestampWithTimeZone};
@@ -25,7 +26,7 @@ pub fn find(service: &Service, raw: &str) -> Result<Found, crate::core::error::E
     let Some(key) = key_to_read(service, raw) else {
         return Ok(Found { key: crate::core::key::shown(raw), state: "ineligible", entry: None, waiting: None });
     };
-    let entry = cache::entry(&service.name, &key.text)?;
+    let entry = probe::entry::entry(&service.name, &key.text)?;
     let waiting = queue::waiting(&service.name, &key.text)?;
     let state = state(&key, entry.as_ref(), waiting.as_ref(), transaction_start());
     Ok(Found { key: key.text, state, entry, waiting })

@@ -3,6 +3,7 @@
 mod admin;
 mod cache;
 mod fetch;
+mod get;
 mod keys;
 mod lookup;
 mod password;

@@ -4,6 +4,7 @@ use crate::core::hash::hibp_split;
 use crate::core::Micros;
 use crate::pg::convert::transaction_start;
 use crate::pg::error::Answer;
+use crate::pg::probe;
 use crate::pg::store::{cache, queue, registry};
 use crate::pg::wake;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -26,7 +27,7 @@ fn enrich_password(
     let service = registry::service("hibp")?;
     let (prefix, suffix) = hibp_split(password.as_bytes());
     let now: Micros = transaction_start();
-    let entry = cache::entry(&service.name, &prefix)?;
+    let entry = probe::entry::entry(&service.name, &prefix)?;
     let fresh = entry.as_ref().is_some_and(|entry| entry.fresh(now));
     let mut status = if fresh { "fresh" } else { "stale" };
     if !fresh {

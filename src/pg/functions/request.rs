@@ -3,7 +3,8 @@
 use super::{eligible, key_to_write};
 use crate::core::service::Service;
 use crate::pg::error::Answer;
-use crate::pg::store::{cache, queue, registry};
+use crate::pg::probe;
+use crate::pg::store::{queue, registry};
 use crate::pg::{convert, gucs, wake};
 use pgrx::datum::Array;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -26,7 +27,8 @@ fn enrich_request(service: &str, key: &str, priority: default!(i32, 0)) -> Answe
     if let Some(why) = refused {
         return Ok(why.to_string());
     }
-    let fresh = cache::entry(&service.name, &key.text)?.is_some_and(|entry| entry.fresh(convert::transaction_start()));
+    let fresh =
+        probe::entry::entry(&service.name, &key.text)?.is_some_and(|entry| entry.fresh(convert::transaction_start()));
     if fresh {
         return Ok("fresh".to_string());
     }

@@ -1,14 +1,13 @@
 //! The text pair (raw payloads, byte for byte) and the few things that must touch datums directly.
 
-use super::{cache, given, key_to_read, key_to_write};
+use super::{cache, given, key_to_write};
 use crate::core::error::Error;
 use crate::pg::convert::{transaction_start, RawJsonb};
 use crate::pg::error::Answer;
-use crate::pg::store::cache::{self as rows, Incoming, Payloads};
+use crate::pg::store::cache::{Incoming, Payloads};
 use crate::pg::store::registry;
 use pgrx::datum::{Interval, IntoDatum};
 use pgrx::prelude::*;
-use std::ffi::CStr;
 
 /// Stores a raw text as it is; `enrich_get_text` returns it byte for byte (it is kept as a JSON string).
 ///
@@ -34,25 +33,6 @@ fn enrich_store_text(
     let json = serde_json::Value::from(payload).to_string();
     let entry = Incoming { key, status: "success", fetched_at: now, expires_at, ..Default::default() };
     cache::store_one(&service, entry, Payloads::Text(vec![Some(json)]))
-}
-
-/// The raw text of a fresh entry; a payload that is not a text comes as its JSON text.
-///
-/// # Errors
-/// 42704 for an unknown service.
-#[pg_extern(stable, strict, parallel_safe, cost = 100)]
-fn enrich_get_text(service: &str, key: &str) -> Answer<Option<String>> {
-    let service = registry::service(service)?;
-    let Some(key) = key_to_read(&service, key) else { return Ok(None) };
-    let none = crate::pg::spi::Arg::of(Interval::from_micros(0));
-    let Some(RawJsonb(datum)) = rows::fresh_payload(&service.name, &key.text, none)? else { return Ok(None) };
-    // the server's own text keeps every digit of a number
-    // SAFETY: the datum is a jsonb value that was copied to this call's memory.
-    let json = unsafe { pgrx::direct_function_call::<&CStr>(pg_sys::jsonb_out, &[Some(datum)]) };
-    Ok(json.map(|json| {
-        let json = json.to_string_lossy();
-        serde_json::from_str(&json).unwrap_or_else(|_| json.into_owned())
-    }))
 }
 
 /// A `jsonb[]` of values that are passed on untouched.

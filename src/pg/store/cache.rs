@@ -1,11 +1,10 @@
 //! Statements on `enrichment_cache`: look-ups, batched stores that keep history, invalidation, cleanup.
 
 use crate::core::error::Error;
-use crate::core::hash::cache_key_hash;
 use crate::core::Micros;
 use crate::pg::convert::{to_micros, to_timestamp, RawJsonb};
 use crate::pg::spi::{self, Arg, Mode, Row, Statement};
-use pgrx::datum::TimestampWithTimeZone;
+use pgrx::datum::{Interval, TimestampWithTimeZone};
 use pgrx::pg_sys::BuiltinOid::*;
 use pgrx::pg_sys::Datum;
 
@@ -29,19 +28,15 @@ impl Entry {
 
 static FRESH: Statement = Statement {
     sql: "SELECT payload FROM @extschema@.enrichment_cache
-        WHERE cache_key_hash OPERATOR(pg_catalog.=) $1 AND service OPERATOR(pg_catalog.=) $2
-          AND cache_key OPERATOR(pg_catalog.=) $3 AND expires_at OPERATOR(pg_catalog.+) $4 OPERATOR(pg_catalog.>) pg_catalog.now()",
-    args: &[UUIDOID, TEXTOID, TEXTOID, INTERVALOID],
+        WHERE service OPERATOR(pg_catalog.=) $1 AND cache_key OPERATOR(pg_catalog.=) $2
+          AND expires_at OPERATOR(pg_catalog.+) $3 OPERATOR(pg_catalog.>) pg_catalog.now()",
+    args: &[TEXTOID, TEXTOID, INTERVALOID],
 };
 
-fn hash(service: &str, key: &str) -> Arg {
-    Arg::of(pgrx::Uuid::from_bytes(cache_key_hash(service, key)))
-}
-
-/// THE look-up: the payload of a key that is fresh, or expired by no more than `max_stale`. The next capability
-/// replaces its inside; everything that reads one payload goes through here.
-pub fn fresh_payload(service: &str, key: &str, max_stale: Arg) -> Result<Option<RawJsonb>, Error> {
-    let args = [hash(service, key), Arg::of(service), Arg::of(key), max_stale];
+/// The look-up by SQL, for tables that `probe` does not read: the payload of a key that is fresh, or expired by no more
+/// than `grace`.
+pub fn fresh_payload_by_sql(service: &str, key: &str, grace: Interval) -> Result<Option<RawJsonb>, Error> {
+    let args = [Arg::of(service), Arg::of(key), Arg::of(grace)];
     let mut payload = None;
     spi::run(&FRESH, &args, Mode::Read, |row| payload = row.datum(1))?;
     Ok(payload.map(RawJsonb))
@@ -50,15 +45,14 @@ pub fn fresh_payload(service: &str, key: &str, max_stale: Arg) -> Result<Option<
 static ENTRY: Statement = Statement {
     sql: "SELECT payload, response_status, fetched_at, expires_at, hit_count, version, error_message
         FROM @extschema@.enrichment_cache
-        WHERE cache_key_hash OPERATOR(pg_catalog.=) $1 AND service OPERATOR(pg_catalog.=) $2
-          AND cache_key OPERATOR(pg_catalog.=) $3",
-    args: &[UUIDOID, TEXTOID, TEXTOID],
+        WHERE service OPERATOR(pg_catalog.=) $1 AND cache_key OPERATOR(pg_catalog.=) $2",
+    args: &[TEXTOID, TEXTOID],
 };
 
-/// Everything the cache knows of one key.
-pub fn entry(service: &str, key: &str) -> Result<Option<Entry>, Error> {
+/// Everything the cache knows of one key, by SQL.
+pub fn entry_by_sql(service: &str, key: &str) -> Result<Option<Entry>, Error> {
     let mut found = None;
-    spi::run(&ENTRY, &[hash(service, key), Arg::of(service), Arg::of(key)], Mode::Read, |row| found = read(row))?;
+    spi::run(&ENTRY, &[Arg::of(service), Arg::of(key)], Mode::Read, |row| found = read(row))?;
     Ok(found)
 }
 
@@ -83,7 +77,7 @@ static MANY: Statement = Statement {
 };
 
 /// The fresh payloads among these keys, in the order of the keys.
-pub fn many(service: &str, keys: Vec<String>) -> Result<Vec<(String, RawJsonb)>, Error> {
+pub fn many_by_sql(service: &str, keys: Vec<String>) -> Result<Vec<(String, RawJsonb)>, Error> {
     let mut found = Vec::new();
     spi::run(&MANY, &[Arg::of(service), Arg::of(keys)], Mode::Read, |row| {
         if let (Some(key), Some(payload)) = (row.text(1), row.datum(2)) {
@@ -221,16 +215,14 @@ pub fn store(service: &str, batch: &[Incoming], payloads: Payloads) -> Result<Ve
 
 static LOCKED_VERSION: Statement = Statement {
     sql: "SELECT version FROM @extschema@.enrichment_cache
-        WHERE cache_key_hash = $1 AND service = $2 AND cache_key = $3 FOR UPDATE",
-    args: &[UUIDOID, TEXTOID, TEXTOID],
+        WHERE service = $1 AND cache_key = $2 FOR UPDATE",
+    args: &[TEXTOID, TEXTOID],
 };
 
 /// The version of a row, which is locked until the transaction ends.
 pub fn locked_version(service: &str, key: &str) -> Result<Option<i64>, Error> {
     let mut version = None;
-    spi::run(&LOCKED_VERSION, &[hash(service, key), Arg::of(service), Arg::of(key)], Mode::Write, |row| {
-        version = row.get(1)
-    })?;
+    spi::run(&LOCKED_VERSION, &[Arg::of(service), Arg::of(key)], Mode::Write, |row| version = row.get(1))?;
     Ok(version)
 }
 

@@ -9,6 +9,7 @@ use std::rc::Rc;
 pub mod cache;
 pub mod indicators;
 pub mod lanes;
+pub mod lookups;
 pub mod queue;
 pub mod registry;
 pub mod sources;
@@ -20,6 +21,7 @@ pub const EXTENSION: &str = "enrichment_cache";
 struct Home {
     schema: Rc<str>,
     extension: pg_sys::Oid,
+    namespace: pg_sys::Oid,
 }
 
 thread_local! {
@@ -69,6 +71,31 @@ pub fn extension() -> Result<pg_sys::Oid, Error> {
     HOME.with(|home| home.borrow().as_ref().map(|home| home.extension)).ok_or(Error::NotInstalled)
 }
 
+/// The schema the extension stands in.
+///
+/// # Errors
+/// As [`schema`].
+pub fn namespace() -> Result<pg_sys::Oid, Error> {
+    schema()?;
+    HOME.with(|home| home.borrow().as_ref().map(|home| home.namespace)).ok_or(Error::NotInstalled)
+}
+
+static DISTRIBUTED: &str = "SELECT FROM pg_catalog.pg_dist_partition
+    WHERE logicalrelid OPERATOR(pg_catalog.=) $1::pg_catalog.regclass";
+
+/// Whether a table's rows lie on other servers too (Citus keeps a list of such tables).
+pub fn is_distributed(relation: pg_sys::Oid) -> Result<bool, Error> {
+    // SAFETY: a catalogue look-up.
+    let list = unsafe {
+        pg_sys::get_relname_relid(c"pg_dist_partition".as_ptr(), pg_sys::Oid::from(pg_sys::PG_CATALOG_NAMESPACE))
+    };
+    if list == pg_sys::InvalidOid {
+        return Ok(false);
+    }
+    let args = [(pg_sys::BuiltinOid::OIDOID, spi::Arg::of(relation))];
+    Ok(spi::run_once(DISTRIBUTED, &args, spi::Mode::Read, |_| {})? > 0)
+}
+
 fn refresh_home() {
     let found = look_up();
     let same = HOME.with(|home| match (&*home.borrow(), &found) {
@@ -79,19 +106,20 @@ fn refresh_home() {
     if !same {
         spi::forget_plans();
         registry::forget();
+        crate::pg::probe::target::forget();
         HOME.with(|home| *home.borrow_mut() = found);
     }
 }
 
 fn look_up() -> Option<Home> {
-    const SQL: &str = "SELECT e.oid, pg_catalog.quote_ident(n.nspname)
+    const SQL: &str = "SELECT e.oid, pg_catalog.quote_ident(n.nspname), n.oid
         FROM pg_catalog.pg_extension e
         JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) e.extnamespace
         WHERE e.extname OPERATOR(pg_catalog.=) 'enrichment_cache'";
     let mut found = None;
     let each = |row: &spi::Row| {
-        if let (Some(extension), Some(schema)) = (row.get::<pg_sys::Oid>(1), row.text(2)) {
-            found = Some(Home { schema: Rc::from(schema.as_str()), extension });
+        if let (Some(extension), Some(schema), Some(namespace)) = (row.get(1), row.text(2), row.get(3)) {
+            found = Some(Home { schema: Rc::from(schema.as_str()), extension, namespace });
         }
     };
     let _ = spi::with_latest_snapshot(|| spi::run_once(SQL, &[], spi::Mode::Read, each));

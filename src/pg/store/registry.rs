@@ -15,6 +15,7 @@ thread_local! {
     static SERVICES: RefCell<Option<BTreeMap<String, Arc<Service>>>> = const { RefCell::new(None) };
     static RELATION: Cell<pg_sys::Oid> = const { Cell::new(pg_sys::InvalidOid) };
     static CHANGED: Cell<bool> = const { Cell::new(false) };
+    static GENERATION: Cell<u64> = const { Cell::new(0) };
     /// Read during a parallel query, under its snapshot: good for that query and no longer.
     static DATED: Cell<bool> = const { Cell::new(false) };
 }
@@ -31,7 +32,13 @@ unsafe extern "C-unwind" fn relation_changed(_arg: pg_sys::Datum, relation: pg_s
     let ours = RELATION.with(Cell::get);
     if relation == pg_sys::InvalidOid || ours == pg_sys::InvalidOid || relation == ours {
         CHANGED.with(|changed| changed.set(true));
+        GENERATION.set(GENERATION.get() + 1);
     }
+}
+
+/// A number that grows whenever the registry may have changed.
+pub fn generation() -> u64 {
+    GENERATION.get()
 }
 
 pub fn forget() {
@@ -58,16 +65,16 @@ static ALL: Statement = Statement {
     args: &[],
 };
 
-/// Every registered service by name.
-pub fn all() -> Result<BTreeMap<String, Arc<Service>>, Error> {
+/// Looks into the registry as it stands, read again first if it may have changed.
+fn with_all<T>(look: impl FnOnce(&BTreeMap<String, Arc<Service>>) -> T) -> Result<T, Error> {
     // SAFETY: a plain question about this process.
     let parallel = unsafe { pg_sys::IsInParallelMode() };
     if CHANGED.with(|changed| changed.replace(false)) || !parallel && DATED.with(|dated| dated.replace(false)) {
         forget();
     }
     crate::pg::store::schema()?;
-    if let Some(services) = SERVICES.with(|services| services.borrow().clone()) {
-        return Ok(services);
+    if SERVICES.with(|services| services.borrow().is_some()) {
+        return Ok(SERVICES.with(|services| look(services.borrow().as_ref().unwrap_or(&BTreeMap::new()))));
     }
     let mut services = BTreeMap::new();
     let each = |row: &Row| {
@@ -79,31 +86,30 @@ pub fn all() -> Result<BTreeMap<String, Arc<Service>>, Error> {
         }
     };
     spi::with_latest_snapshot(|| spi::run(&ALL, &[], Mode::Read, each))?;
+    let value = look(&services);
     // an empty registry names no relation whose change could be heard of
     if !services.is_empty() {
         DATED.with(|dated| dated.set(parallel));
-        SERVICES.with(|cache| *cache.borrow_mut() = Some(services.clone()));
+        SERVICES.with(|cache| *cache.borrow_mut() = Some(services));
     }
-    Ok(services)
+    Ok(value)
+}
+
+/// Every registered service by name.
+pub fn all() -> Result<BTreeMap<String, Arc<Service>>, Error> {
+    with_all(Clone::clone)
 }
 
 /// The service of this name.
 ///
 /// # Errors
-/// `UnknownService`, naming those that are known: a typo must not look like a miss.
+/// `UnknownService` with the names there are.
 pub fn service(name: &str) -> Result<Arc<Service>, Error> {
-    if !CHANGED.with(Cell::get) && !DATED.with(Cell::get) {
-        crate::pg::store::schema()?;
-        let known = SERVICES.with(|services| services.borrow().as_ref().and_then(|all| all.get(name).cloned()));
-        if let Some(service) = known {
-            return Ok(service);
-        }
-    }
-    let all = all()?;
-    all.get(name).cloned().ok_or_else(|| Error::UnknownService {
-        name: crate::core::redact::shorten(name, 60),
-        known: all.keys().cloned().collect(),
-    })
+    with_all(|all| all.get(name).cloned().ok_or_else(|| unknown(name, all)))?
+}
+
+fn unknown(name: &str, all: &BTreeMap<String, Arc<Service>>) -> Error {
+    Error::UnknownService { name: crate::core::redact::shorten(name, 60), known: all.keys().cloned().collect() }
 }
 
 // A row that does not parse cannot be: the table's CHECK runs the same parsers. One that a later release no longer

@@ -3,14 +3,14 @@
 
 use super::answers::{self, Held};
 use super::fetches::{self, Contested};
-use super::{discover, lanes::Lanes, signals, steps::Steps, write_back::WriteBack, xact};
+use super::{discover, lanes::Lanes, lookups::Lookups, signals, steps::Steps, write_back::WriteBack, xact};
 use crate::core::error::Error;
 use crate::core::Micros;
 use crate::io::{ClientConfig, Pool};
 use crate::pg::shmem::{self, State, Text};
 use crate::pg::store::sources::{self, Attached};
 use crate::pg::store::{cache, lanes as ledger, queue};
-use crate::pg::{convert, gucs, store, wake};
+use crate::pg::{convert, gucs, store, tally, wake};
 use pgrx::bgworkers::BackgroundWorker;
 use pgrx::prelude::*;
 use std::time::Duration;
@@ -106,6 +106,7 @@ struct Worker {
     held: Held,
     contested: Contested,
     write_back: WriteBack,
+    lookups: Lookups,
     /// Whether what a worker that died had claimed is nobody's again; nothing is claimed before.
     released: bool,
     attached: Attached,
@@ -128,6 +129,7 @@ fn serve(oid: u32, extension: pg_sys::Oid) {
         Err(error) => return report(oid, State::Failed, convert::clock() + 10 * SECOND, &error.to_string()),
     };
     report(oid, State::Serving, 0, "");
+    tally::serve();
     let now = convert::clock();
     let mut worker = Worker {
         pool,
@@ -136,6 +138,7 @@ fn serve(oid: u32, extension: pg_sys::Oid) {
         held: Held::default(),
         contested: Contested::default(),
         write_back: WriteBack::default(),
+        lookups: Lookups::default(),
         released: false,
         attached: Attached::default(),
         next_cleanup: now + 30 * SECOND,
@@ -160,6 +163,7 @@ fn serve(oid: u32, extension: pg_sys::Oid) {
         }
     }
     worker.finish(found == Some(extension));
+    tally::leave();
     match found {
         Some(_) => report(oid, State::Unknown, 0, ""),
         None => report_absent(oid, seen),
@@ -173,7 +177,7 @@ fn still_wanted(oid: u32) -> bool {
 impl Worker {
     /// Does what there is to do, a bounded batch of each kind; says whether there may be more.
     fn round(&mut self) -> bool {
-        let Worker { pool, lanes, steps, held, contested, write_back, released, attached, .. } = self;
+        let Worker { pool, lanes, steps, held, contested, write_back, released, attached, lookups, .. } = self;
         let mut done = pool.drain();
         done.extend(lanes.take_unsent());
         let mut busy = answers::settle(done, lanes, held);
@@ -199,6 +203,8 @@ impl Worker {
         discover::note_broken(&attached.broken, steps);
         busy |= discover::sweep(&attached.standing, steps);
         busy |= write_back.all(&attached.standing, steps);
+        lookups.gather();
+        busy |= lookups.fold(steps);
         self.maintain();
         self.show();
         busy
@@ -243,8 +249,9 @@ impl Worker {
         let sweeps = discover::next_event(&self.attached.standing).map(|due| due.max(convert::clock() + SECOND));
         let retries =
             [self.steps.next_try(), self.held.next_try(), self.contested.next_try(), self.write_back.next_try()];
-        let planned = [self.lanes.next_event(), sweeps, Some(self.next_count), self.next_cleanup_at()];
-        retries.into_iter().chain(planned).flatten().min().unwrap_or(Micros::MAX)
+        let counts = [Some(self.next_count), Some(self.lookups.next_event())];
+        let planned = [self.lanes.next_event(), sweeps, self.next_cleanup_at()];
+        retries.into_iter().chain(planned).chain(counts).flatten().min().unwrap_or(Micros::MAX)
     }
 
     fn next_cleanup_at(&self) -> Option<Micros> {
@@ -254,7 +261,7 @@ impl Worker {
     /// Stores what has been answered, gives back what has not.
     fn finish(self, still_here: bool) {
         signals::clear_cancel();
-        let Worker { pool, mut lanes, mut held, .. } = self;
+        let Worker { pool, mut lanes, mut held, lookups, .. } = self;
         let done = pool.shutdown(GRACE);
         signals::clear_cancel();
         if still_here {
@@ -262,6 +269,9 @@ impl Worker {
             answers::settle(done, &mut lanes, &mut held);
             if let Err(error) = xact::run(c"enrichment_cache: releasing claims", queue::release_all) {
                 pgrx::log!("enrichment_cache: claims are released at the next start: {error}");
+            }
+            if let Err(error) = lookups.finish() {
+                pgrx::log!("enrichment_cache: some hits were not written down: {error}");
             }
         }
     }

@@ -66,7 +66,10 @@ fn reconcile(databases: &[(u32, String)]) {
             .map(|place| place.oid)
             .filter(|oid| !databases.iter().any(|(there, _)| there == oid))
             .collect();
-        gone.into_iter().for_each(|oid| shared.forget_database(oid));
+        gone.into_iter().for_each(|oid| {
+            shared.forget_database(oid);
+            crate::pg::tally::forget_database(oid);
+        });
         let mut wanted = Vec::new();
         for (oid, name) in databases {
             let Some(place) = shared.place_for(*oid, name) else { break };

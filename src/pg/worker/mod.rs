@@ -8,6 +8,7 @@ mod discover;
 mod fetches;
 mod lanes;
 mod launcher;
+mod lookups;
 mod signals;
 mod steps;
 mod write_back;

@@ -1,0 +1,77 @@
+//! Reading answers: the forms of enrich_get, enrich_get_many, enrich_get_text. They read, and write nothing.
+
+use crate::core::error::Error;
+use crate::core::key;
+use crate::pg::convert::{positive_length, Host, RawJsonb};
+use crate::pg::error::Answer;
+use crate::pg::probe::{answer, many, site};
+use crate::pg::store::registry;
+use crate::pg::tally::Counter;
+use pgrx::datum::{Array, Interval};
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
+use std::ffi::CStr;
+
+/// The payload of a key if it is fresh, else NULL. Reads only; a key that cannot be one is NULL.
+///
+/// # Errors
+/// 42704 for an unknown service.
+#[pg_extern(stable, strict, parallel_safe, cost = 100)]
+fn enrich_get(service: &str, key: &str, fcinfo: pg_sys::FunctionCallInfo) -> Answer<Option<RawJsonb>> {
+    Ok(site::get(fcinfo, service, site::Given::Text(key))?.map(RawJsonb))
+}
+
+/// The same for a column of type inet, without a way over text. A network has no answer of its own.
+#[pg_extern(stable, strict, parallel_safe, cost = 100, name = "enrich_get")]
+fn enrich_get_inet(service: &str, key: Host, fcinfo: pg_sys::FunctionCallInfo) -> Answer<Option<RawJsonb>> {
+    Ok(site::get(fcinfo, service, site::Given::Host(key))?.map(RawJsonb))
+}
+
+/// The payload of a key if it is fresh or expired by no more than `max_stale`.
+///
+/// # Errors
+/// 42704 for an unknown service, 22023 for a negative interval.
+#[pg_extern(stable, strict, parallel_safe, cost = 100, name = "enrich_get")]
+fn enrich_get_stale(service: &str, key: &str, max_stale: Interval) -> Answer<Option<RawJsonb>> {
+    positive_length(&max_stale)?;
+    Ok(once(service, key, Some(max_stale))?.map(RawJsonb))
+}
+
+/// The fresh payloads among many keys, in key order; keys without one give no row.
+///
+/// # Errors
+/// 42704 for an unknown service.
+#[pg_extern(stable, strict, parallel_safe, cost = 1000)]
+fn enrich_get_many(
+    service: &str,
+    keys: Array<&str>,
+) -> Result<TableIterator<'static, (name!(cache_key, String), name!(payload, RawJsonb))>, ErrorReport> {
+    let service = registry::service(service)?;
+    let normal = |key| key::normalise(service.key_kind, key).ok().map(|key| key.text);
+    let mut wanted: Vec<String> = keys.iter().flatten().filter_map(normal).collect();
+    wanted.sort_unstable();
+    wanted.dedup();
+    Ok(TableIterator::new(many::fresh(&service, wanted)?))
+}
+
+/// The raw text of a fresh entry; a payload that is not a text comes as its JSON text.
+///
+/// # Errors
+/// 42704 for an unknown service.
+#[pg_extern(stable, strict, parallel_safe, cost = 100)]
+fn enrich_get_text(service: &str, key: &str) -> Answer<Option<String>> {
+    let Some(datum) = once(service, key, None)? else { return Ok(None) };
+    // the server's own text keeps every digit of a number
+    // SAFETY: the datum is a jsonb value that was copied to this call's memory.
+    let json = unsafe { pgrx::direct_function_call::<&CStr>(pg_sys::jsonb_out, &[Some(datum)]) };
+    Ok(json.map(|json| {
+        let json = json.to_string_lossy();
+        serde_json::from_str(&json).unwrap_or_else(|_| json.into_owned())
+    }))
+}
+
+fn once(service: &str, key: &str, grace: Option<Interval>) -> Result<Option<pg_sys::Datum>, Error> {
+    let service = registry::service(service)?;
+    let Ok(key) = key::normalise(service.key_kind, key) else { return Ok(None) };
+    answer::fresh(&service, &key.text, &mut answer::Once { counter: Counter::of(&service.name) }, grace)
+}

@@ -1,0 +1,113 @@
+//! One look-up of a fresh answer: by the direct scan where that is possible, else by SQL.
+
+use super::memo::Row;
+use super::scan::Found;
+use super::target::Column;
+use crate::core::error::Error;
+use crate::core::service::Service;
+use crate::pg::convert::RawJsonb;
+use crate::pg::store::cache;
+use crate::pg::tally;
+use pgrx::datum::{Interval, IntoDatum};
+use pgrx::pg_sys;
+
+/// Who receives the answer: it counts it, and keeps or copies the bytes.
+pub trait Taker {
+    /// A payload (`None`: the row says there is none, or there is no fresh row) as it lies in the page.
+    fn take(&mut self, payload: Option<&[u8]>, row: Option<Row>, hit: bool) -> Option<pg_sys::Datum>;
+    /// An answer that SQL gave, already in the caller's memory.
+    fn pass(&mut self, hit: bool);
+}
+
+/// Takes one answer, without remembering it.
+pub struct Once {
+    pub counter: tally::Counter,
+}
+
+impl Taker for Once {
+    fn take(&mut self, payload: Option<&[u8]>, row: Option<Row>, hit: bool) -> Option<pg_sys::Datum> {
+        self.counter.count(hit);
+        if let (Some(row), true) = (row, hit) {
+            tally::touch(row.id, row.block, 1);
+        }
+        payload.map(copied)
+    }
+
+    fn pass(&mut self, hit: bool) {
+        self.counter.count(hit);
+    }
+}
+
+/// The payload of a key in its normal form, if it is fresh or expired by no more than `grace`.
+///
+/// # Errors
+/// What the look-up raises.
+pub fn fresh(
+    service: &Service,
+    key: &str,
+    taker: &mut impl Taker,
+    grace: Option<Interval>,
+) -> Result<Option<pg_sys::Datum>, Error> {
+    let mut answer = None;
+    let found = super::find(&service.name, key, |row| answer = taken(row, taker, grace))?;
+    if found.is_none() {
+        let payload = cache::fresh_payload_by_sql(&service.name, key, grace.unwrap_or(Interval::from_micros(0)))?;
+        taker.pass(payload.is_some());
+        answer = payload.map(|RawJsonb(payload)| payload);
+    }
+    Ok(answer)
+}
+
+fn taken(row: Option<&Found>, taker: &mut impl Taker, grace: Option<Interval>) -> Option<pg_sys::Datum> {
+    let fresh = row.filter(|row| row.datum(Column::ExpiresAt).is_some_and(|at| is_fresh(at, grace)));
+    let Some(row) = fresh else { return taker.take(None, None, false) };
+    let payload = row.datum(Column::Payload);
+    let hit = payload.is_some() || row.bytes(Column::Status) == b"not_found";
+    let id = row.datum(Column::Id).map_or(0, |id| id.value() as i64);
+    // SAFETY: the payload is a varlena of the row, readable as long as the row is.
+    let bytes = payload.map(|payload| unsafe { varlena(payload) });
+    taker.take(bytes, Some(Row { id, block: row.block() }), hit)
+}
+
+/// Whether a moment lies after the start of this transaction, or came before it by no more than `grace`.
+fn is_fresh(expires_at: pg_sys::Datum, grace: Option<Interval>) -> bool {
+    // SAFETY: PostgreSQL's own addition, which knows months and the session's time zone; the rest reads a variable.
+    unsafe {
+        let until = match grace {
+            None => expires_at,
+            Some(grace) => {
+                let sum = pgrx::direct_function_call_as_datum(
+                    pg_sys::timestamptz_pl_interval,
+                    &[Some(expires_at), grace.into_datum()],
+                );
+                sum.unwrap_or(expires_at)
+            }
+        };
+        until.value() as i64 > pg_sys::GetCurrentTransactionStartTimestamp()
+    }
+}
+
+/// A varlena as it lies there, also when it is a pointer to what was moved out of line: nothing is unpacked here.
+unsafe fn varlena<'a>(datum: pg_sys::Datum) -> &'a [u8] {
+    // SAFETY: the caller's claim.
+    unsafe {
+        let start = datum.cast_mut_ptr::<pg_sys::varlena>();
+        core::slice::from_raw_parts(start.cast(), pgrx::varsize_any(start))
+    }
+}
+
+/// A varlena of a row, copied into the caller's memory.
+pub fn copied_value(datum: pg_sys::Datum) -> pg_sys::Datum {
+    // SAFETY: a value of the row that is being read.
+    copied(unsafe { varlena(datum) })
+}
+
+/// Bytes copied into the caller's memory.
+pub fn copied(bytes: &[u8]) -> pg_sys::Datum {
+    // SAFETY: palloc gives as many bytes as asked for, or raises.
+    unsafe {
+        let start = pg_sys::palloc(bytes.len()).cast::<u8>();
+        core::ptr::copy_nonoverlapping(bytes.as_ptr(), start, bytes.len());
+        pg_sys::Datum::from(start)
+    }
+}

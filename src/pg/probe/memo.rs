@@ -1,0 +1,230 @@
+//! What one call site of `enrich_get` remembers within a statement: answers by the key as it was given.
+//!
+//! Keys, answers and what belongs to them lie in blocks of a memory context that the statement's context takes along;
+//! a table of pointers finds them. A result is handed out as it lies here: whoever keeps it beyond the next row copies
+//! it, as with any function's result. When the memory it may take is used up, the oldest block makes room.
+
+use crate::pg::tally;
+use hashbrown::HashTable;
+use pgrx::pg_sys;
+use std::hash::{BuildHasher, Hasher};
+
+const SMALLEST_BLOCK: usize = 8 * 1024;
+const LARGEST_BLOCK: usize = 1024 * 1024;
+
+/// What stands before key and answer in a block.
+#[repr(C)]
+struct Entry {
+    hash: u64,
+    /// The row's id; 0 for what has no row.
+    row: i64,
+    block: u32,
+    /// Look-ups since the last time they were reported.
+    hits: u32,
+    key_length: u32,
+    /// Bytes of the answer; `NONE` when there is none.
+    length: u32,
+    /// Which service was asked, in the call site's own numbering.
+    service: u32,
+    /// Whether it counts as a hit: an answer, or the answer that nothing is known.
+    hit: u32,
+}
+
+const NONE: u32 = u32::MAX;
+
+/// What is remembered of an answer beside its bytes.
+#[derive(Clone, Copy)]
+pub struct Row {
+    pub id: i64,
+    pub block: u32,
+}
+
+struct Block {
+    start: *mut u8,
+    size: usize,
+    used: usize,
+}
+
+/// The memory of one call site.
+pub struct Memo {
+    memory: pg_sys::MemoryContext,
+    table: HashTable<*mut Entry>,
+    hasher: foldhash::fast::RandomState,
+    /// In order of age, the one being filled last.
+    blocks: std::collections::VecDeque<Block>,
+    taken: usize,
+}
+
+impl Memo {
+    /// Keeps its blocks in `memory`, which must outlive it.
+    pub fn new(memory: pg_sys::MemoryContext) -> Self {
+        Memo {
+            memory,
+            table: HashTable::new(),
+            hasher: foldhash::fast::RandomState::default(),
+            blocks: Default::default(),
+            taken: 0,
+        }
+    }
+
+    fn hash(&self, service: u32, key: &[u8]) -> u64 {
+        let mut hasher = self.hasher.build_hasher();
+        hasher.write(key);
+        hasher.write_u32(service);
+        hasher.finish()
+    }
+
+    /// What is remembered of a key: its answer (`None`: it has none) and whether that is a hit, or nothing.
+    #[inline]
+    pub fn get(&mut self, service: u32, key: &[u8]) -> Option<(Option<pg_sys::Datum>, bool)> {
+        let hash = self.hash(service, key);
+        // SAFETY: the table points to entries of blocks that are in use.
+        unsafe {
+            let same =
+                |entry: &*mut Entry| (**entry).hash == hash && (**entry).service == service && key_of(*entry) == key;
+            let entry = *self.table.find(hash, same)?;
+            (*entry).hits += 1;
+            let answer = ((*entry).length != NONE).then(|| pg_sys::Datum::from(answer_of(entry)));
+            Some((answer, (*entry).hit != 0))
+        }
+    }
+
+    /// Remembers an answer, if there is room for it within `limit` bytes; returns it as it lies here then. What came from
+    /// a row is a hit.
+    pub fn put(
+        &mut self,
+        (service, key): (u32, &[u8]),
+        answer: Option<&[u8]>,
+        row: Option<Row>,
+        limit: usize,
+    ) -> Option<Option<pg_sys::Datum>> {
+        let size = size_of::<Entry>() + round(key.len()) + round(answer.map_or(0, <[u8]>::len));
+        // a large answer would push out many small ones
+        if size > limit / 8 || size > LARGEST_BLOCK {
+            return None;
+        }
+        let hash = self.hash(service, key);
+        let start = self.place(size, limit)?;
+        // SAFETY: `place` gives `size` bytes, aligned to 8.
+        unsafe {
+            let entry = start.cast::<Entry>();
+            let Row { id, block } = row.unwrap_or(Row { id: 0, block: 0 });
+            let length = answer.map_or(NONE, |answer| answer.len() as u32);
+            let (key_length, hit) = (key.len() as u32, u32::from(row.is_some()));
+            entry.write(Entry { hash, row: id, block, hits: 1, key_length, length, service, hit });
+            core::ptr::copy_nonoverlapping(key.as_ptr(), entry.add(1).cast(), key.len());
+            if let Some(answer) = answer {
+                core::ptr::copy_nonoverlapping(answer.as_ptr(), answer_of(entry), answer.len());
+            }
+            self.table.insert_unique(hash, entry, |entry| (**entry).hash);
+            Some(answer.map(|_| pg_sys::Datum::from(answer_of(entry))))
+        }
+    }
+
+    fn place(&mut self, size: usize, limit: usize) -> Option<*mut u8> {
+        if self.blocks.back().is_none_or(|block| block.size - block.used < size) {
+            self.add_block(size, limit)?;
+        }
+        let block = self.blocks.back_mut()?;
+        // SAFETY: there are `size` bytes left behind what is used.
+        let start = unsafe { block.start.add(block.used) };
+        block.used += size;
+        Some(start)
+    }
+
+    /// Takes a new block, each twice as large as the one before, or the oldest ones' memory when that would be too much.
+    fn add_block(&mut self, size: usize, limit: usize) -> Option<()> {
+        let last = self.blocks.back().map_or(SMALLEST_BLOCK / 2, |block| block.size);
+        let wanted = (last * 2).min(LARGEST_BLOCK).min(limit / 8).max(size);
+        while self.taken + wanted > limit {
+            let oldest = self.blocks.pop_front()?;
+            self.evict(&oldest);
+            if oldest.size >= wanted {
+                self.blocks.push_back(Block { used: 0, ..oldest });
+                return Some(());
+            }
+            self.free(oldest);
+        }
+        // SAFETY: the context lives; not enough memory is an error of the statement.
+        let start = unsafe { pg_sys::MemoryContextAlloc(self.memory, wanted) }.cast();
+        self.taken += wanted;
+        self.blocks.push_back(Block { start, size: wanted, used: 0 });
+        Some(())
+    }
+
+    fn free(&mut self, block: Block) {
+        self.taken -= block.size;
+        // SAFETY: the block came from MemoryContextAlloc and nothing points to it any more.
+        unsafe { pg_sys::pfree(block.start.cast()) };
+    }
+
+    fn evict(&mut self, block: &Block) {
+        let table = &mut self.table;
+        each(block, |entry| {
+            report(entry);
+            // SAFETY: an entry of a block in use.
+            let hash = unsafe { (*entry).hash };
+            if let Ok(found) = table.find_entry(hash, |other| core::ptr::eq(*other, entry)) {
+                found.remove();
+            }
+        });
+    }
+
+    /// Forgets everything; a little memory is kept for what comes next.
+    pub fn clear(&mut self) {
+        self.report();
+        if self.table.capacity() > 1024 {
+            self.table = HashTable::new();
+        } else {
+            self.table.clear();
+        }
+        while self.blocks.len() > 1 {
+            if let Some(block) = self.blocks.pop_back() {
+                self.free(block);
+            }
+        }
+        self.blocks.iter_mut().for_each(|block| block.used = 0);
+    }
+
+    /// Reports which rows were looked up, and how often since the last time.
+    pub fn report(&self) {
+        self.blocks.iter().for_each(|block| each(block, report));
+    }
+}
+
+/// A multiple of 8, at which what follows is aligned.
+fn round(size: usize) -> usize {
+    size.next_multiple_of(8)
+}
+
+fn each(block: &Block, mut work: impl FnMut(*mut Entry)) {
+    let mut at = 0;
+    while at < block.used {
+        // SAFETY: entries lie one behind the other, as `put` wrote them.
+        unsafe {
+            let entry = block.start.add(at).cast::<Entry>();
+            let length = if (*entry).length == NONE { 0 } else { (*entry).length as usize };
+            at += size_of::<Entry>() + round((*entry).key_length as usize) + round(length);
+            work(entry);
+        }
+    }
+}
+
+fn report(entry: *mut Entry) {
+    // SAFETY: an entry of a block in use.
+    let entry = unsafe { &mut *entry };
+    if entry.row != 0 && entry.hits > 0 {
+        tally::touch(entry.row, entry.block, entry.hits);
+    }
+    entry.hits = 0;
+}
+
+unsafe fn key_of<'a>(entry: *mut Entry) -> &'a [u8] {
+    // SAFETY: the key stands right behind its entry.
+    unsafe { core::slice::from_raw_parts(entry.add(1).cast(), (*entry).key_length as usize) }
+}
+
+unsafe fn answer_of(entry: *mut Entry) -> *mut u8 {
+    // SAFETY: the answer stands behind the key.
+    unsafe { entry.add(1).cast::<u8>().add(round((*entry).key_length as usize)) }
+}

@@ -1,0 +1,254 @@
+//! One place in a query that calls `enrich_get`: what it keeps from row to row, and for how long that is true.
+//!
+//! The first call of a site keeps nothing, as most sites look one key up. From the second on it has a memo, in a child
+//! of the memory context in which PostgreSQL keeps the call site itself. What is remembered holds as long as a new look-up
+//! could not find anything else: the same snapshot, command, transaction, user, table and registry.
+
+use super::memo::{Memo, Row};
+use super::{answer, target};
+use crate::core::error::Error;
+use crate::core::key;
+use crate::core::service::Service;
+use crate::pg::convert::Host;
+use crate::pg::store::registry;
+use crate::pg::{gucs, tally};
+use pgrx::pg_sys;
+use pgrx::prelude::*;
+use std::borrow::Cow;
+use std::cell::{Cell, RefCell};
+use std::sync::Arc;
+
+/// When what was remembered is true.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Stamp {
+    xmin: pg_sys::TransactionId,
+    xmax: pg_sys::TransactionId,
+    running: (u32, i32, bool),
+    command: pg_sys::CommandId,
+    epoch: u64,
+    user: pg_sys::Oid,
+    changes: (u64, u64),
+}
+
+thread_local! {
+    /// Grows at each end of a transaction or subtransaction.
+    static EPOCH: Cell<u64> = const { Cell::new(0) };
+    static SITES: RefCell<Vec<*mut Site>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Stamp {
+    /// Two snapshots with the same bounds and the same number of running transactions see the same: transactions between
+    /// the bounds only ever end. What this session's own transaction did is told apart by command and epoch.
+    fn now() -> Self {
+        // SAFETY: a site is used while a snapshot is active; the rest are plain globals.
+        unsafe {
+            let snapshot = &*pg_sys::GetActiveSnapshot();
+            Stamp {
+                xmin: snapshot.xmin,
+                xmax: snapshot.xmax,
+                running: (snapshot.xcnt, snapshot.subxcnt, snapshot.suboverflowed),
+                command: snapshot.curcid,
+                epoch: EPOCH.get(),
+                user: pg_sys::GetUserId(),
+                changes: (target::changes(), registry::generation()),
+            }
+        }
+    }
+}
+
+struct Known {
+    name: Box<[u8]>,
+    service: Arc<Service>,
+    counter: tally::Counter,
+}
+
+struct Site {
+    stamp: Stamp,
+    memo: Memo,
+    services: Vec<Known>,
+    /// The service of the last call: queries hardly ever change it from row to row.
+    last: usize,
+    callback: pg_sys::MemoryContextCallback,
+}
+
+/// What marks a site that was called once.
+static CALLED_ONCE: u8 = 0;
+
+/// A key as the caller gave it.
+#[derive(Clone, Copy)]
+pub enum Given<'a> {
+    Text(&'a str),
+    Host(Host<'a>),
+}
+
+impl Given<'_> {
+    /// What tells it apart from other keys of the same call site.
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Given::Text(text) => text.as_bytes(),
+            Given::Host(host) => host.bytes(),
+        }
+    }
+
+    /// Its normal form for a service, `None` when it cannot be a key there.
+    fn normal(&self, service: &Service) -> Option<Cow<'_, str>> {
+        match self {
+            Given::Text(text) => key::normal_form(service.key_kind, text),
+            Given::Host(host) => {
+                let address = key::normalise_address(host.address()?).text;
+                key::normalise(service.key_kind, &address).ok().map(|key| Cow::Owned(key.text))
+            }
+        }
+    }
+}
+
+/// The answer for a key at this call site, counted: the payload if fresh. A key that cannot be one has no answer, and is
+/// not counted.
+///
+/// # Errors
+/// `UnknownService`, `NotInstalled`, or what the look-up raises.
+pub fn get(fcinfo: pg_sys::FunctionCallInfo, service: &str, key: Given) -> Result<Option<pg_sys::Datum>, Error> {
+    let Some(site) = site_of(fcinfo) else {
+        let Known { service, counter, .. } = Known::new(service)?;
+        let Some(key) = key.normal(&service) else { return Ok(None) };
+        return answer::fresh(&service, &key, &mut answer::Once { counter }, None);
+    };
+    let stamp = Stamp::now();
+    if site.stamp != stamp {
+        site.forget();
+        site.stamp = stamp;
+    }
+    site.enter(service)?;
+    let known = &mut site.services[site.last];
+    let limit = gucs::memo_size();
+    if limit > 0 {
+        if let Some((found, hit)) = site.memo.get(site.last as u32, key.bytes()) {
+            known.counter.count(hit);
+            return Ok(found);
+        }
+    }
+    let Some(normal) = key.normal(&known.service) else { return Ok(None) };
+    let at = (site.last as u32, key.bytes());
+    let mut keep = Keep { memo: &mut site.memo, counter: &mut known.counter, at, limit };
+    answer::fresh(&known.service, &normal, &mut keep, None)
+}
+
+struct Keep<'a> {
+    memo: &'a mut Memo,
+    counter: &'a mut tally::Counter,
+    at: (u32, &'a [u8]),
+    limit: usize,
+}
+
+impl answer::Taker for Keep<'_> {
+    fn take(&mut self, payload: Option<&[u8]>, row: Option<Row>, hit: bool) -> Option<pg_sys::Datum> {
+        self.counter.count(hit);
+        if self.limit > 0 {
+            let row = row.filter(|_| hit);
+            if let Some(kept) = self.memo.put(self.at, payload, row, self.limit) {
+                return kept;
+            }
+        }
+        if let (Some(row), true) = (row, hit) {
+            tally::touch(row.id, row.block, 1);
+        }
+        payload.map(answer::copied)
+    }
+
+    fn pass(&mut self, hit: bool) {
+        self.counter.count(hit);
+    }
+}
+
+impl Known {
+    fn new(name: &str) -> Result<Known, Error> {
+        let service = registry::service(name)?;
+        let counter = tally::Counter::of(&service.name);
+        Ok(Known { name: name.as_bytes().into(), service, counter })
+    }
+}
+
+impl Site {
+    /// Makes the service of this call the last one.
+    fn enter(&mut self, service: &str) -> Result<(), Error> {
+        let name = service.as_bytes();
+        if self.services.get(self.last).is_some_and(|known| &*known.name == name) {
+            return Ok(());
+        }
+        self.last = match self.services.iter().position(|known| &*known.name == name) {
+            Some(at) => at,
+            None => {
+                self.services.push(Known::new(service)?);
+                self.services.len() - 1
+            }
+        };
+        Ok(())
+    }
+
+    fn forget(&mut self) {
+        self.memo.clear();
+        self.services.clear();
+    }
+}
+
+/// The site of this call, from its second call on.
+fn site_of<'a>(fcinfo: pg_sys::FunctionCallInfo) -> Option<&'a mut Site> {
+    // SAFETY: PostgreSQL leaves `fn_extra` to the function; what is in it is nothing, the mark, or a site that lives as
+    // long as the context it was made in.
+    unsafe {
+        let info = (*fcinfo).flinfo;
+        if info.is_null() || !pg_sys::ActiveSnapshotSet() {
+            return None;
+        }
+        let extra = (*info).fn_extra;
+        let mark = (&raw const CALLED_ONCE).cast_mut().cast();
+        if extra.is_null() {
+            (*info).fn_extra = mark;
+            return None;
+        }
+        if extra != mark {
+            return Some(&mut *extra.cast::<Site>());
+        }
+        let memory = pg_sys::AllocSetContextCreateInternal(
+            (*info).fn_mcxt,
+            c"enrichment_cache memo".as_ptr(),
+            0,
+            1024,
+            8 * 1024 * 1024,
+        );
+        let site = Box::into_raw(Box::new(Site {
+            stamp: Stamp::now(),
+            memo: Memo::new(memory),
+            services: Vec::new(),
+            last: 0,
+            callback: pg_sys::MemoryContextCallback::default(),
+        }));
+        (*site).callback.func = Some(gone);
+        (*site).callback.arg = site.cast();
+        pg_sys::MemoryContextRegisterResetCallback(memory, &raw mut (*site).callback);
+        SITES.with(|sites| sites.borrow_mut().push(site));
+        (*info).fn_extra = site.cast();
+        Some(&mut *site)
+    }
+}
+
+/// The context of a site goes away: its last look-ups are reported.
+#[pg_guard]
+unsafe extern "C-unwind" fn gone(arg: *mut core::ffi::c_void) {
+    let site = arg.cast::<Site>();
+    SITES.with(|sites| sites.borrow_mut().retain(|other| *other != site));
+    // SAFETY: made by Box::into_raw; this is called once, before the context's memory is freed.
+    let site = unsafe { Box::from_raw(site) };
+    site.memo.report();
+}
+
+/// A transaction or subtransaction has ended: nothing that was remembered is true any more. Sites that outlive the
+/// transaction give their memory back.
+pub fn end(transaction: bool) {
+    EPOCH.set(EPOCH.get() + 1);
+    if transaction {
+        let sites: Vec<*mut Site> = SITES.with(|sites| sites.borrow().clone());
+        // SAFETY: a site takes itself off the list when it goes.
+        sites.into_iter().for_each(|site| unsafe { (*site).forget() });
+    }
+}

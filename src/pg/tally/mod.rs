@@ -1,0 +1,296 @@
+//! Counting look-ups without writing: hits and misses per service, and which rows were touched, in shared memory.
+//!
+//! Contract: a counter belongs to a database and a service; its place is taken under the lock of `shmem` and then only
+//! added to. Hits and misses are never dropped; touched rows are, and counted, when the ring of their database is full or
+//! the database has none because no worker serves it. The worker alone says what it has written to its tables
+//! (`Folded`). When the library was not preloaded there is no memory, and nothing is counted.
+
+mod ring;
+
+use crate::pg::{gucs, shmem, wake};
+use pgrx::pg_sys;
+use pgrx::prelude::*;
+use ring::Ring;
+pub use ring::Touch;
+use shmem::Text;
+use std::cell::{Cell, RefCell};
+use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering::*};
+
+/// Most pairs of database and service that are counted apart; more are counted together, without a name.
+const COUNTERS: usize = 1024;
+/// Most databases whose touched rows are remembered.
+const RINGS: usize = 32;
+/// Look-ups that a call site keeps to itself before it adds them.
+const UNADDED: u32 = 1024;
+
+#[repr(C)]
+struct Area {
+    /// For pairs that found no place.
+    rest: Place,
+    places: [Place; COUNTERS],
+    rings: [Ring; RINGS],
+}
+
+#[repr(C, align(64))]
+struct Place {
+    database: AtomicU32,
+    hits: AtomicU64,
+    misses: AtomicU64,
+    dropped: AtomicU64,
+    /// What of these the worker has written.
+    folded: [AtomicU64; 3],
+    name: std::cell::UnsafeCell<Text<64>>,
+}
+
+static AREA: AtomicPtr<Area> = AtomicPtr::new(core::ptr::null_mut());
+static mut NEXT_REQUEST: pg_sys::shmem_request_hook_type = None;
+static mut NEXT_STARTUP: pg_sys::shmem_startup_hook_type = None;
+
+thread_local! {
+    static KNOWN: RefCell<Vec<(Box<str>, usize)>> = const { RefCell::new(Vec::new()) };
+    static MY_RING: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Reserves the memory; only while the library is being preloaded.
+pub fn init() {
+    // SAFETY: the postmaster loads libraries one after the other, before there is any other process.
+    unsafe {
+        NEXT_REQUEST = pg_sys::shmem_request_hook;
+        pg_sys::shmem_request_hook = Some(request);
+        NEXT_STARTUP = pg_sys::shmem_startup_hook;
+        pg_sys::shmem_startup_hook = Some(startup);
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn request() {
+    // SAFETY: the place PostgreSQL calls for such requests; the next module's turn comes first.
+    unsafe {
+        if let Some(next) = NEXT_REQUEST {
+            next();
+        }
+        pg_sys::RequestAddinShmemSpace(size_of::<Area>());
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn startup() {
+    // SAFETY: runs in the postmaster, before any other process can look. A restart after a crash comes here again, with
+    // new memory.
+    unsafe {
+        if let Some(next) = NEXT_STARTUP {
+            next();
+        }
+        let mut found = false;
+        let area: *mut Area =
+            pg_sys::ShmemInitStruct(c"enrichment_cache look-ups".as_ptr(), size_of::<Area>(), &mut found).cast();
+        if !found {
+            core::ptr::write_bytes(area.cast::<u8>(), 0, size_of::<Area>());
+            (*area).rings.iter().for_each(Ring::init);
+        }
+        AREA.store(area, Release);
+    }
+}
+
+fn area() -> Option<&'static Area> {
+    // SAFETY: null, or shared memory that stays mapped as long as the process lives; all that changes in it is atomic,
+    // or written before it is published under a lock.
+    unsafe { AREA.load(Acquire).as_ref() }
+}
+
+/// The look-ups of one service at one call site, on their way to the shared counter.
+pub struct Counter {
+    place: Option<usize>,
+    hits: u32,
+    misses: u32,
+}
+
+impl Counter {
+    /// The counter of a service of this database; one that counts nothing when look-ups are not tracked.
+    pub fn of(service: &str) -> Self {
+        let place = (gucs::track_lookups() && area().is_some()).then(|| place_of(service));
+        Counter { place, hits: 0, misses: 0 }
+    }
+
+    #[inline]
+    pub fn count(&mut self, hit: bool) {
+        if hit {
+            self.hits += 1;
+        } else {
+            self.misses += 1;
+        }
+        if self.hits + self.misses >= UNADDED {
+            self.add();
+        }
+    }
+
+    fn add(&mut self) {
+        if let (Some(at), Some(area)) = (self.place, area()) {
+            let place = area.places.get(at).unwrap_or(&area.rest);
+            place.hits.fetch_add(self.hits.into(), Relaxed);
+            place.misses.fetch_add(self.misses.into(), Relaxed);
+        }
+        (self.hits, self.misses) = (0, 0);
+    }
+}
+
+impl Drop for Counter {
+    fn drop(&mut self) {
+        self.add();
+    }
+}
+
+/// The place of a service of this database, taken if it has none; `COUNTERS` when there is no room.
+fn place_of(service: &str) -> usize {
+    let known = KNOWN.with(|known| known.borrow().iter().find(|(name, _)| **name == *service).map(|(_, at)| *at));
+    known.unwrap_or_else(|| {
+        let at = take_place(service);
+        KNOWN.with(|known| known.borrow_mut().push((service.into(), at)));
+        at
+    })
+}
+
+fn take_place(service: &str) -> usize {
+    let Some(area) = area() else { return COUNTERS };
+    let database = wake::my_database();
+    let search = || {
+        let ours = |place: &Place| place.database.load(Acquire) == database && name(place) == service;
+        let free = |place: &Place| place.database.load(Acquire) == 0;
+        area.places.iter().position(ours).ok_or_else(|| area.places.iter().position(free))
+    };
+    let taken = shmem::write(|_| match search() {
+        Ok(at) => at,
+        Err(None) => COUNTERS,
+        Err(Some(at)) => {
+            let place = &area.places[at];
+            for counter in [&place.hits, &place.misses, &place.dropped].into_iter().chain(&place.folded) {
+                counter.store(0, Relaxed);
+            }
+            // SAFETY: nobody reads the name of a place without a database, and the lock keeps other writers out.
+            unsafe { *place.name.get() = Text::new(service) };
+            place.database.store(database, Release);
+            at
+        }
+    });
+    taken.unwrap_or(COUNTERS)
+}
+
+fn name(place: &Place) -> &str {
+    // SAFETY: written before the place was published, and not again while it has a database.
+    unsafe { (*place.name.get()).as_str() }
+}
+
+/// Notes that a row of this database's cache was looked up.
+pub fn touch(row: i64, block: u32, hits: u32) {
+    let Some(area) = area() else { return };
+    if !gucs::track_lookups() {
+        return;
+    }
+    let database = wake::my_database();
+    // SAFETY: a variable of this process.
+    let at = unsafe { pg_sys::GetCurrentStatementStartTimestamp() };
+    let waiting = ring_of(area, database).and_then(|ring| ring.push(Touch { database, row, block, hits, at }));
+    match waiting {
+        // once on the way up: the worker empties it before it is full
+        Some(waiting) if waiting as usize == ring::CELLS / 2 => wake::worker(),
+        Some(_) => (),
+        None => drop_one(area, database),
+    }
+}
+
+fn ring_of(area: &Area, database: u32) -> Option<&Ring> {
+    let ours = |ring: &Ring| ring.database.load(Acquire) == database;
+    let last = &area.rings[MY_RING.get()];
+    if ours(last) {
+        return Some(last);
+    }
+    let at = area.rings.iter().position(ours)?;
+    MY_RING.set(at);
+    Some(&area.rings[at])
+}
+
+/// Dropped touches are counted where the database's first counter is: they say nothing of a service.
+fn drop_one(area: &Area, database: u32) {
+    let place = area.places.iter().find(|place| place.database.load(Relaxed) == database);
+    place.unwrap_or(&area.rest).dropped.fetch_add(1, Relaxed);
+}
+
+/// Look-ups of a service that are not in the tables yet.
+pub struct Unfolded {
+    pub service: String,
+    pub hits: u64,
+    pub misses: u64,
+    pub dropped: u64,
+    at: usize,
+}
+
+/// What was counted in this database since the worker last wrote it down.
+pub fn unfolded() -> Vec<Unfolded> {
+    let Some(area) = area() else { return Vec::new() };
+    let database = wake::my_database();
+    let ours = area.places.iter().enumerate().filter(|(_, place)| place.database.load(Acquire) == database);
+    ours.map(|(at, place)| {
+        let since = |counter: &AtomicU64, folded: &AtomicU64| counter.load(Relaxed) - folded.load(Relaxed);
+        Unfolded {
+            service: name(place).to_string(),
+            hits: since(&place.hits, &place.folded[0]),
+            misses: since(&place.misses, &place.folded[1]),
+            dropped: since(&place.dropped, &place.folded[2]),
+            at,
+        }
+    })
+    .collect()
+}
+
+/// The worker has written these.
+pub fn fold(written: &[Unfolded]) {
+    let Some(area) = area() else { return };
+    for unfolded in written {
+        let folded = &area.places[unfolded.at].folded;
+        for (counter, count) in folded.iter().zip([unfolded.hits, unfolded.misses, unfolded.dropped]) {
+            counter.fetch_add(count, Relaxed);
+        }
+    }
+}
+
+/// The worker of this database begins: touched rows are remembered from now on, if there is a ring left.
+pub fn serve() {
+    let (Some(area), database) = (area(), wake::my_database()) else { return };
+    if ring_of(area, database).is_none() {
+        let free = |ring: &&Ring| ring.database.compare_exchange(0, database, AcqRel, Relaxed).is_ok();
+        let _ = area.rings.iter().find(free);
+    }
+}
+
+/// The worker ends for good: another database may have the ring.
+pub fn leave() {
+    if let Some(ring) = area().and_then(|area| ring_of(area, wake::my_database())) {
+        ring.database.store(0, Release);
+    }
+}
+
+/// Takes at most `most` touched rows of this database out of its ring.
+pub fn touched(most: usize) -> Vec<Touch> {
+    let database = wake::my_database();
+    let Some(ring) = area().and_then(|area| ring_of(area, database)) else { return Vec::new() };
+    let taken = std::iter::from_fn(|| ring.pop()).take(most);
+    // one that was on its way when the ring changed hands is somebody else's
+    taken.filter(|touch| touch.database == database).collect()
+}
+
+/// Touched rows that the worker could not write down.
+pub fn dropped(rows: u64) {
+    if let Some(area) = area() {
+        let database = wake::my_database();
+        let place = area.places.iter().find(|place| place.database.load(Relaxed) == database);
+        place.unwrap_or(&area.rest).dropped.fetch_add(rows, Relaxed);
+    }
+}
+
+/// A database is gone: its counters are free. The caller holds the lock of `shmem`.
+pub fn forget_database(database: u32) {
+    let Some(area) = area() else { return };
+    area.places.iter().filter(|place| place.database.load(Relaxed) == database && database != 0).for_each(|place| {
+        place.database.store(0, Release);
+    });
+}
