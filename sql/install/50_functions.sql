@@ -437,7 +437,7 @@ BEGIN
         'enrich_get(text, text)', 'enrich_get(text, inet)', 'enrich_get(text, text, interval)', 'enrich_get_many(text, text[])',
         'enrich_get_text(text, text)', 'enrich_lookup(text, text)', 'enrich_explain(text, text)', 'enrich_health()',
         'enrich_preloaded()', 'enrich_key_hash(text, text)', 'enrich_normalize_key(text, text)', 'enrich_ineligible(text, text)',
-        'enrich_hibp_prefix(text)', 'enrich_hibp_suffix(text)', 'enrich_worker_states()', 'enrich_lane_waits()',
+        'enrich_hibp_prefix(text)', 'enrich_hibp_suffix(text)', 'enrich_hibp_count(bytea, text)', 'enrich_hibp_range(bytea)', 'enrich_worker_states()', 'enrich_lane_waits()',
         'enrich_asn(jsonb)', 'enrich_virustotal_attributes(jsonb)', 'enrich_spur_answer(jsonb)', 'enrich_spur_list(jsonb)', 'enrich_bigint(jsonb)', 'enrich_text(jsonb)', 'enrich_text_array(jsonb)', 'enrich_timestamp(jsonb)', 'enrich_boolean(jsonb)'];
     EXECUTE format('GRANT SELECT ON @extschema@.enrichment_cache, @extschema@.enrichment_service, @extschema@.enrichment_queue,
         @extschema@.enrichment_lane, @extschema@.enrichment_source, @extschema@.enrichment_history, @extschema@.enrichment_dshield,

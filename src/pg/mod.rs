@@ -7,6 +7,7 @@ mod error;
 mod functions;
 mod gucs;
 mod hooks;
+mod ranges;
 mod schema;
 mod shmem;
 mod spi;

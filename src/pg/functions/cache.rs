@@ -8,6 +8,7 @@ use crate::core::service::Service;
 use crate::core::{ttl as life, Micros};
 use crate::pg::convert::{positive_length, to_micros, transaction_start, RawJsonb};
 use crate::pg::error::Answer;
+use crate::pg::ranges;
 use crate::pg::spi::Arg;
 use crate::pg::store::cache::{self as rows, Incoming, Payloads};
 use crate::pg::store::registry;
@@ -67,7 +68,9 @@ fn enrich_get_many(
         keys.iter().flatten().filter_map(|key| key_to_read(&service, key)).map(|key| key.text).collect();
     wanted.sort_unstable();
     wanted.dedup();
-    Ok(TableIterator::new(rows::many(&service.name, wanted)?))
+    // each answer is made when its row is asked for: a packed range becomes twice as long
+    let found = rows::many(&service.name, wanted)?;
+    Ok(TableIterator::new(found.into_iter().map(|(key, kept)| (key, kept.answer()))))
 }
 
 /// Stores an answer; returns the row's new version. A NULL ttl takes the service's, spread by ±5 %.
@@ -101,7 +104,9 @@ fn enrich_store(
         check_size(&service, payload)?;
     }
     let fetched_at = observed(to_micros(given(fetched_at, "fetched_at")?))?;
+    let (payload, ranges) = payload.map(|payload| ranges::pack(&service, payload)).unzip();
     let entry = Incoming {
+        ranges: ranges.flatten(),
         expires_at: expiry(&service, &key, status, ttl.as_ref(), fetched_at)?,
         status,
         fetched_at,
@@ -154,12 +159,23 @@ fn enrich_store_many(
         let key = key_to_write(&service, key.unwrap_or(""))?.text;
         let payload = payload.ok_or(Error::PayloadMissing { status: "success".to_string() })?;
         check_size(&service, &payload)?;
+        let (payload, ranges) = ranges::pack(&service, payload);
         let expires_at = expiry(&service, &key, "success", ttl.as_ref(), now)?;
         match last.get(&key) {
-            Some(&at) => datums[at] = Some(payload.0),
+            Some(&at) => {
+                entries[at].ranges = ranges;
+                datums[at] = Some(payload.0);
+            }
             None => {
                 last.insert(key.clone(), entries.len());
-                entries.push(Incoming { key, status: "success", fetched_at: now, expires_at, ..Default::default() });
+                entries.push(Incoming {
+                    key,
+                    status: "success",
+                    fetched_at: now,
+                    expires_at,
+                    ranges,
+                    ..Default::default()
+                });
                 datums.push(Some(payload.0));
             }
         }
@@ -191,7 +207,8 @@ fn enrich_compare_and_store(
     if rows::locked_version(&service.name, &key)?.unwrap_or(0) != expected_version {
         return Ok(None);
     }
-    let entry = Incoming { key, status: "success", fetched_at: now, expires_at, ..Default::default() };
+    let (payload, ranges) = ranges::pack(&service, payload);
+    let entry = Incoming { key, status: "success", fetched_at: now, expires_at, ranges, ..Default::default() };
     let payloads = Payloads::Jsonb(super::text::jsonb_array(vec![Some(payload.0)]));
     let version = store_one(&service, entry, payloads)?;
     // two sessions may both have found no row: only the one whose insert came first made version expected + 1

@@ -3,6 +3,7 @@
 mod admin;
 mod cache;
 mod fetch;
+mod hibp;
 mod keys;
 mod lookup;
 mod password;

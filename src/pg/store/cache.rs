@@ -4,14 +4,15 @@ use crate::core::error::Error;
 use crate::core::hash::cache_key_hash;
 use crate::core::Micros;
 use crate::pg::convert::{to_micros, to_timestamp, RawJsonb};
+use crate::pg::ranges::Kept;
 use crate::pg::spi::{self, Arg, Mode, Row, Statement};
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys::BuiltinOid::*;
 use pgrx::pg_sys::Datum;
 
-/// What a row of the cache knows beside its payload.
+/// What a row of the cache knows.
 pub struct Entry {
-    pub payload: Option<Datum>,
+    pub payload: Option<Kept>,
     pub response_status: String,
     pub fetched_at: Micros,
     pub expires_at: Micros,
@@ -28,7 +29,7 @@ impl Entry {
 }
 
 static FRESH: Statement = Statement {
-    sql: "SELECT payload FROM @extschema@.enrichment_cache
+    sql: "SELECT payload, ranges FROM @extschema@.enrichment_cache
         WHERE cache_key_hash OPERATOR(pg_catalog.=) $1 AND service OPERATOR(pg_catalog.=) $2
           AND cache_key OPERATOR(pg_catalog.=) $3 AND expires_at OPERATOR(pg_catalog.+) $4 OPERATOR(pg_catalog.>) pg_catalog.now()",
     args: &[UUIDOID, TEXTOID, TEXTOID, INTERVALOID],
@@ -42,13 +43,17 @@ fn hash(service: &str, key: &str) -> Arg {
 /// replaces its inside; everything that reads one payload goes through here.
 pub fn fresh_payload(service: &str, key: &str, max_stale: Arg) -> Result<Option<RawJsonb>, Error> {
     let args = [hash(service, key), Arg::of(service), Arg::of(key), max_stale];
-    let mut payload = None;
-    spi::run(&FRESH, &args, Mode::Read, |row| payload = row.datum(1))?;
-    Ok(payload.map(RawJsonb))
+    let mut found = None;
+    spi::run(&FRESH, &args, Mode::Read, |row| found = kept(row, 1, 2))?;
+    Ok(found.map(|kept| kept.answer()))
+}
+
+fn kept(row: &Row, payload: i32, ranges: i32) -> Option<Kept> {
+    Some(Kept { payload: row.datum(payload)?, ranges: row.datum(ranges) })
 }
 
 static ENTRY: Statement = Statement {
-    sql: "SELECT payload, response_status, fetched_at, expires_at, hit_count, version, error_message
+    sql: "SELECT payload, response_status, fetched_at, expires_at, hit_count, version, error_message, ranges
         FROM @extschema@.enrichment_cache
         WHERE cache_key_hash OPERATOR(pg_catalog.=) $1 AND service OPERATOR(pg_catalog.=) $2
           AND cache_key OPERATOR(pg_catalog.=) $3",
@@ -64,7 +69,7 @@ pub fn entry(service: &str, key: &str) -> Result<Option<Entry>, Error> {
 
 fn read(row: &Row) -> Option<Entry> {
     Some(Entry {
-        payload: row.datum(1),
+        payload: kept(row, 1, 8),
         response_status: row.text(2)?,
         fetched_at: to_micros(row.get(3)?),
         expires_at: to_micros(row.get(4)?),
@@ -75,7 +80,7 @@ fn read(row: &Row) -> Option<Entry> {
 }
 
 static MANY: Statement = Statement {
-    sql: "SELECT c.cache_key, c.payload FROM @extschema@.enrichment_cache c
+    sql: "SELECT c.cache_key, c.payload, c.ranges FROM @extschema@.enrichment_cache c
         WHERE c.service OPERATOR(pg_catalog.=) $1 AND c.cache_key OPERATOR(pg_catalog.=) ANY ($2)
           AND c.expires_at OPERATOR(pg_catalog.>) pg_catalog.now() AND c.payload IS NOT NULL
         ORDER BY c.cache_key",
@@ -83,11 +88,11 @@ static MANY: Statement = Statement {
 };
 
 /// The fresh payloads among these keys, in the order of the keys.
-pub fn many(service: &str, keys: Vec<String>) -> Result<Vec<(String, RawJsonb)>, Error> {
+pub fn many(service: &str, keys: Vec<String>) -> Result<Vec<(String, Kept)>, Error> {
     let mut found = Vec::new();
     spi::run(&MANY, &[Arg::of(service), Arg::of(keys)], Mode::Read, |row| {
-        if let (Some(key), Some(payload)) = (row.text(1), row.datum(2)) {
-            found.push((key, RawJsonb(payload)));
+        if let (Some(key), Some(kept)) = (row.text(1), kept(row, 2, 3)) {
+            found.push((key, kept));
         }
     })?;
     Ok(found)
@@ -103,6 +108,8 @@ pub struct Incoming {
     pub code: Option<i32>,
     pub latency_ms: Option<i32>,
     pub error: Option<String>,
+    /// A packed hash range; the payload is its summary then.
+    pub ranges: Option<Vec<u8>>,
 }
 
 // An older observation never replaces a newer one, a failure never replaces an answer. The earlier payload is kept in
@@ -116,28 +123,31 @@ macro_rules! store_sql {
             SELECT u.*, @extschema@.enrich_key_hash($1, u.cache_key) AS hash
             FROM unnest($2::text[], ",
             $payloads,
-            ", $4::text[], $5::timestamptz[], $6::timestamptz[], $7::int4[], $8::int4[], $9::text[])
-              AS u (cache_key, payload, status, fetched_at, expires_at, code, latency, error)),
+            ", $4::text[], $5::timestamptz[], $6::timestamptz[], $7::int4[], $8::int4[], $9::text[], $10::bytea[])
+              AS u (cache_key, payload, status, fetched_at, expires_at, code, latency, error, ranges)),
           previous AS MATERIALIZED (
             SELECT p.* FROM (SELECT o.cache_key FROM incoming o ORDER BY o.hash) i
             CROSS JOIN LATERAL (
                 SELECT c.* FROM @extschema@.enrichment_cache c
                 WHERE c.service = $1 AND c.cache_key = i.cache_key LIMIT 1 FOR UPDATE) p),
           kept AS (
-            INSERT INTO @extschema@.enrichment_history (service, cache_key, version, payload, fetched_at)
-            SELECT p.service, p.cache_key, p.version, p.payload, p.fetched_at
+            INSERT INTO @extschema@.enrichment_history (service, cache_key, version, payload, ranges, fetched_at)
+            SELECT p.service, p.cache_key, p.version, p.payload, p.ranges, p.fetched_at
             FROM previous p JOIN incoming i ON i.hash = p.cache_key_hash
             WHERE p.payload IS NOT NULL AND i.status IN ('success', 'not_found')
-              AND i.fetched_at >= p.fetched_at AND p.payload IS DISTINCT FROM i.payload)
+              AND i.fetched_at >= p.fetched_at
+              AND (p.payload IS DISTINCT FROM i.payload OR p.ranges IS DISTINCT FROM i.ranges))
           INSERT INTO @extschema@.enrichment_cache AS c (service, cache_key, payload, response_status, fetched_at,
-            expires_at, api_response_code, api_latency_ms, error_message)
-          SELECT $1, i.cache_key, i.payload, i.status, i.fetched_at, i.expires_at, i.code, i.latency, i.error
+            expires_at, api_response_code, api_latency_ms, error_message, ranges)
+          SELECT $1, i.cache_key, i.payload, i.status, i.fetched_at, i.expires_at, i.code, i.latency, i.error, i.ranges
           FROM incoming i
           WHERE (SELECT count(*) FROM previous) >= 0
           ORDER BY i.hash
           ON CONFLICT (service, cache_key) DO UPDATE SET
             payload = CASE WHEN c.response_status IN ('success', 'not_found') AND EXCLUDED.response_status NOT IN ('success', 'not_found')
                 THEN c.payload ELSE EXCLUDED.payload END,
+            ranges = CASE WHEN c.response_status IN ('success', 'not_found') AND EXCLUDED.response_status NOT IN ('success', 'not_found')
+                THEN c.ranges ELSE EXCLUDED.ranges END,
             response_status = CASE WHEN c.response_status IN ('success', 'not_found') AND EXCLUDED.response_status NOT IN ('success', 'not_found')
                 THEN c.response_status ELSE EXCLUDED.response_status END,
             fetched_at = CASE WHEN c.response_status IN ('success', 'not_found') AND EXCLUDED.response_status NOT IN ('success', 'not_found')
@@ -166,6 +176,7 @@ static STORE_JSONB: Statement = Statement {
         INT4ARRAYOID,
         INT4ARRAYOID,
         TEXTARRAYOID,
+        BYTEAARRAYOID,
     ],
 };
 
@@ -181,6 +192,7 @@ static STORE_TEXT: Statement = Statement {
         INT4ARRAYOID,
         INT4ARRAYOID,
         TEXTARRAYOID,
+        BYTEAARRAYOID,
     ],
 };
 
@@ -209,6 +221,11 @@ pub fn store(service: &str, batch: &[Incoming], payloads: Payloads) -> Result<Ve
         Arg::of(batch.iter().map(|entry| entry.code).collect::<Vec<_>>()),
         Arg::of(batch.iter().map(|entry| entry.latency_ms).collect::<Vec<_>>()),
         Arg::of(batch.iter().map(|entry| entry.error.clone()).collect::<Vec<_>>()),
+        // no array at all gives as many NULLs
+        match batch.iter().any(|entry| entry.ranges.is_some()) {
+            true => Arg::of(batch.iter().map(|entry| entry.ranges.as_deref()).collect::<Vec<_>>()),
+            false => Arg::raw(None),
+        },
     ];
     let mut written = Vec::with_capacity(batch.len());
     spi::run(statement, &args, Mode::Write, |row| {
@@ -252,7 +269,8 @@ pub fn invalidate(service: &str, key: Option<&str>, hard: bool) -> Result<i64, E
 }
 
 static BREACHES: Statement = Statement {
-    sql: "SELECT @extschema@.enrich_bigint(payload OPERATOR(pg_catalog.->) $2) FROM @extschema@.enrichment_cache
+    sql: "SELECT CASE WHEN ranges IS NULL THEN @extschema@.enrich_bigint(payload OPERATOR(pg_catalog.->) $2)
+            ELSE @extschema@.enrich_hibp_count(ranges, $2) END FROM @extschema@.enrichment_cache
         WHERE service = 'hibp' AND cache_key = $1",
     args: &[TEXTOID, TEXTOID],
 };

@@ -188,8 +188,13 @@ fn entry(done: &Done) -> Incoming {
         // a failure is not an answer: nothing may take it for a fresh one
         _ => 0,
     };
+    let ranges = match &done.outcome {
+        Outcome::Success { ranges, .. } => ranges.clone(),
+        _ => None,
+    };
     Incoming {
         key: done.key.text.clone(),
+        ranges,
         status: done.outcome.status(),
         fetched_at: done.finished_at,
         expires_at: ttl::expires_at(done.finished_at, life, &hash),
