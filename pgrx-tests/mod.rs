@@ -7,6 +7,7 @@ mod cleanup;
 mod comments;
 mod compare;
 mod get;
+mod hibp;
 mod invalidate;
 mod keys;
 mod lookup;

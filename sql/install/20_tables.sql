@@ -39,6 +39,7 @@ CREATE TABLE enrichment_cache (
     cache_key         text COLLATE "C" NOT NULL CHECK (length(cache_key) BETWEEN 1 AND 512),
     cache_key_hash    uuid NOT NULL GENERATED ALWAYS AS (enrich_key_hash(service, cache_key)) STORED,
     payload           jsonb,
+    ranges            bytea,
     response_status   text NOT NULL DEFAULT 'success'
         CHECK (response_status IN ('success', 'not_found', 'error', 'rate_limited', 'unauthorized', 'invalid')),
     created_at        timestamptz NOT NULL DEFAULT now(),
@@ -50,7 +51,8 @@ CREATE TABLE enrichment_cache (
     error_message     text,
     hit_count         bigint NOT NULL DEFAULT 0,
     version           bigint NOT NULL DEFAULT 1,
-    CONSTRAINT enrichment_cache_payload_when_known CHECK ((payload IS NOT NULL) = (response_status = 'success'))
+    CONSTRAINT enrichment_cache_payload_when_known CHECK ((payload IS NOT NULL) = (response_status = 'success')),
+    CONSTRAINT enrichment_cache_ranges_have_a_summary CHECK (ranges IS NULL OR payload IS NOT NULL)
 ) WITH (fillfactor = 90);
 
 -- One row per (service, key). Only this index is unique: with a second one, two upserts of the same new key can each
@@ -65,6 +67,7 @@ CREATE TABLE enrichment_history (
     cache_key       text COLLATE "C" NOT NULL,
     version         bigint NOT NULL,
     payload         jsonb NOT NULL,
+    ranges          bytea,
     fetched_at      timestamptz NOT NULL,
     replaced_at     timestamptz NOT NULL DEFAULT now()
 );
@@ -166,6 +169,10 @@ CREATE TABLE enrichment_migration (
     state       text NOT NULL DEFAULT 'running' CHECK (state IN ('running', 'finished', 'failed', 'rolled_back')),
     report      jsonb
 );
+
+-- digits of hashes do not get smaller, and of what is not compressed a part can be read
+ALTER TABLE enrichment_cache ALTER COLUMN ranges SET STORAGE EXTERNAL;
+ALTER TABLE enrichment_history ALTER COLUMN ranges SET STORAGE EXTERNAL;
 
 -- lz4 halves the cost of reading large payloads, where the server was built with it
 DO $lz4$

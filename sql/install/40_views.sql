@@ -311,12 +311,14 @@ WHERE c.service = 'virustotal';
 
 CREATE VIEW @extschema@.enrichment_hibp AS
 SELECT c.cache_key AS prefix,
-    CASE WHEN pg_catalog.jsonb_typeof(c.payload) = 'object' THEN (
+    CASE WHEN c.ranges IS NOT NULL THEN @extschema@.enrich_bigint(pg_catalog.jsonb_extract_path(c.payload, 'suffixes'))
+        WHEN pg_catalog.jsonb_typeof(c.payload) = 'object' THEN (
         SELECT pg_catalog.count(*) FROM pg_catalog.jsonb_each(c.payload) AS s
         WHERE @extschema@.enrich_bigint(s.value) > 0::bigint) END AS suffixes,
-    CASE WHEN pg_catalog.jsonb_typeof(c.payload) = 'object' THEN (
+    CASE WHEN c.ranges IS NOT NULL THEN @extschema@.enrich_bigint(pg_catalog.jsonb_extract_path(c.payload, 'most_seen'))
+        WHEN pg_catalog.jsonb_typeof(c.payload) = 'object' THEN (
         SELECT pg_catalog.max(@extschema@.enrich_bigint(s.value)) FROM pg_catalog.jsonb_each(c.payload) AS s) END AS most_seen,
-    c.response_status, c.fetched_at, c.expires_at
+    c.ranges, c.response_status, c.fetched_at, c.expires_at
 FROM @extschema@.enrichment_cache c
 WHERE c.service = 'hibp';
 
@@ -324,11 +326,12 @@ WHERE c.service = 'hibp';
 
 CREATE VIEW @extschema@.enrichment_changes AS
 SELECT h.service, h.cache_key, h.replaced_at AS changed_at, h.version AS from_version,
-    h.payload AS old_payload,
-    CASE WHEN n.id IS NOT NULL THEN n.payload ELSE c.payload END AS new_payload
+    coalesce(@extschema@.enrich_hibp_range(h.ranges), h.payload) AS old_payload,
+    CASE WHEN n.id IS NOT NULL THEN coalesce(@extschema@.enrich_hibp_range(n.ranges), n.payload)
+        ELSE coalesce(@extschema@.enrich_hibp_range(c.ranges), c.payload) END AS new_payload
 FROM @extschema@.enrichment_history h
 LEFT JOIN LATERAL (
-    SELECT s.id, s.payload FROM @extschema@.enrichment_history s
+    SELECT s.id, s.payload, s.ranges FROM @extschema@.enrichment_history s
     WHERE s.service = h.service AND s.cache_key = h.cache_key AND s.id > h.id
     ORDER BY s.id LIMIT 1) n ON true
 LEFT JOIN @extschema@.enrichment_cache c ON c.service = h.service AND c.cache_key = h.cache_key;

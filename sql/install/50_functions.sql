@@ -32,6 +32,21 @@ END $$;
 CREATE TRIGGER enrichment_take_over_builtin BEFORE INSERT OR UPDATE ON enrichment_service
     FOR EACH ROW EXECUTE FUNCTION enrichment_take_over_builtin();
 
+-- The cache ----------------------------------------------------------------------------------------------------
+
+-- Runs for each row whose answer changed, so it sets no search_path: every name and operator is pg_catalog's or ours.
+CREATE FUNCTION enrichment_keep_history() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO @extschema@.enrichment_history (service, cache_key, version, payload, ranges, fetched_at)
+    VALUES (OLD.service, OLD.cache_key, OLD.version, OLD.payload, OLD.ranges, OLD.fetched_at);
+    RETURN NULL;
+END $$;
+
+CREATE TRIGGER enrichment_keep_history AFTER UPDATE OF payload, ranges ON enrichment_cache
+    FOR EACH ROW WHEN (OLD.payload IS NOT NULL
+        AND (OLD.payload IS DISTINCT FROM NEW.payload OR OLD.ranges IS DISTINCT FROM NEW.ranges))
+    EXECUTE FUNCTION enrichment_keep_history();
+
 -- Attached tables ----------------------------------------------------------------------------------------------
 
 CREATE FUNCTION enrichment_note_rows() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
@@ -438,7 +453,8 @@ BEGIN
         'enrich_get(text, text)', 'enrich_get(text, inet)', 'enrich_get(text, text, interval)', 'enrich_get_many(text, text[])',
         'enrich_get_text(text, text)', 'enrich_lookup(text, text)', 'enrich_explain(text, text)', 'enrich_health()',
         'enrich_preloaded()', 'enrich_key_hash(text, text)', 'enrich_normalize_key(text, text)', 'enrich_ineligible(text, text)',
-        'enrich_hibp_prefix(text)', 'enrich_hibp_suffix(text)', 'enrich_worker_states()', 'enrich_lane_waits()', 'enrich_live_lookups()',
+        'enrich_hibp_prefix(text)', 'enrich_hibp_suffix(text)', 'enrich_hibp_count(bytea, text)', 'enrich_hibp_range(bytea)',
+        'enrich_worker_states()', 'enrich_lane_waits()', 'enrich_live_lookups()',
         'enrich_asn(jsonb)', 'enrich_virustotal_attributes(jsonb)', 'enrich_spur_answer(jsonb)', 'enrich_spur_list(jsonb)', 'enrich_bigint(jsonb)', 'enrich_text(jsonb)', 'enrich_text_array(jsonb)', 'enrich_timestamp(jsonb)', 'enrich_boolean(jsonb)'];
     EXECUTE format('GRANT SELECT ON @extschema@.enrichment_cache, @extschema@.enrichment_service, @extschema@.enrichment_queue,
         @extschema@.enrichment_lane, @extschema@.enrichment_source, @extschema@.enrichment_history, @extschema@.enrichment_dshield,

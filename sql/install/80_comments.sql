@@ -8,7 +8,8 @@ COMMENT ON COLUMN @extschema@.enrichment_cache.id IS 'Number of the row.';
 COMMENT ON COLUMN @extschema@.enrichment_cache.service IS 'Name of the service that was asked (enrichment_service.name).';
 COMMENT ON COLUMN @extschema@.enrichment_cache.cache_key IS 'The key in its normal form: canonical address, lower-case hash, upper-case HIBP prefix.';
 COMMENT ON COLUMN @extschema@.enrichment_cache.cache_key_hash IS 'First 16 bytes of SHA-256 over service, a zero byte, key: what look-ups probe.';
-COMMENT ON COLUMN @extschema@.enrichment_cache.payload IS 'The answer as received (HIBP ranges as an object suffix: count). NULL exactly when response_status is not success.';
+COMMENT ON COLUMN @extschema@.enrichment_cache.payload IS 'The answer as received; of a packed HIBP range its summary (suffixes, most_seen). NULL exactly when response_status is not success.';
+COMMENT ON COLUMN @extschema@.enrichment_cache.ranges IS 'An HIBP range, 22 bytes a suffix; enrich_hibp_count looks into it, enrich_hibp_range gives it as an object. NULL: the payload is the answer.';
 COMMENT ON COLUMN @extschema@.enrichment_cache.response_status IS 'success; not_found (asked, the provider knows nothing); error, rate_limited, unauthorized, invalid (an answer that cannot be parsed or trusted): these four never carry a payload.';
 COMMENT ON COLUMN @extschema@.enrichment_cache.created_at IS 'When the key was first stored.';
 COMMENT ON COLUMN @extschema@.enrichment_cache.fetched_at IS 'When the provider was observed to say this; freshness counts from here, whatever way the row took.';
@@ -31,7 +32,7 @@ COMMENT ON COLUMN @extschema@.enrichment_service.headers IS 'Object of header na
 COMMENT ON COLUMN @extschema@.enrichment_service.body IS 'Body of a POST, with the same places to fill. NULL: none.';
 COMMENT ON COLUMN @extschema@.enrichment_service.secret_name IS 'Under which name the secret is kept or found (file, environment). NULL: the service takes none. Never the secret itself.';
 COMMENT ON COLUMN @extschema@.enrichment_service.secret_required IS 'true: without its secret the service is not asked.';
-COMMENT ON COLUMN @extschema@.enrichment_service.response_format IS 'json, or hibp_range (lines SUFFIX:COUNT, kept as an object).';
+COMMENT ON COLUMN @extschema@.enrichment_service.response_format IS 'json, or hibp_range (lines SUFFIX:COUNT, kept packed, given as an object).';
 COMMENT ON COLUMN @extschema@.enrichment_service.ttl IS 'How long an answer is fresh; spread by 5 % either way by key.';
 COMMENT ON COLUMN @extschema@.enrichment_service.not_found_ttl IS 'How long "the provider knows nothing" is fresh.';
 COMMENT ON COLUMN @extschema@.enrichment_service.stale_ttl IS 'How long an expired row is kept to be served when asked for, before cleanup deletes it.';
@@ -116,7 +117,8 @@ COMMENT ON COLUMN @extschema@.enrichment_history.id IS 'Number of the row; of on
 COMMENT ON COLUMN @extschema@.enrichment_history.service IS 'The service.';
 COMMENT ON COLUMN @extschema@.enrichment_history.cache_key IS 'The key.';
 COMMENT ON COLUMN @extschema@.enrichment_history.version IS 'enrichment_cache.version the payload had.';
-COMMENT ON COLUMN @extschema@.enrichment_history.payload IS 'The earlier answer.';
+COMMENT ON COLUMN @extschema@.enrichment_history.payload IS 'The earlier answer; of a packed HIBP range its summary.';
+COMMENT ON COLUMN @extschema@.enrichment_history.ranges IS 'An earlier HIBP range, as in enrichment_cache.';
 COMMENT ON COLUMN @extschema@.enrichment_history.fetched_at IS 'When it was observed.';
 COMMENT ON COLUMN @extschema@.enrichment_history.replaced_at IS 'When another took its place.';
 
@@ -239,6 +241,7 @@ COMMENT ON VIEW @extschema@.enrichment_hibp IS
 COMMENT ON COLUMN @extschema@.enrichment_hibp.prefix IS 'First five hexadecimal digits of SHA-1.';
 COMMENT ON COLUMN @extschema@.enrichment_hibp.suffixes IS 'Breached passwords in the range; padding is not counted.';
 COMMENT ON COLUMN @extschema@.enrichment_hibp.most_seen IS 'How often the most frequent of them was seen.';
+COMMENT ON COLUMN @extschema@.enrichment_hibp.ranges IS 'The range for enrich_hibp_count. NULL: the payload is a plain object, or there is none.';
 COMMENT ON COLUMN @extschema@.enrichment_hibp.response_status IS 'As enrichment_cache.response_status: says why the other columns are NULL.';
 COMMENT ON COLUMN @extschema@.enrichment_hibp.fetched_at IS 'When the provider was observed to say this.';
 COMMENT ON COLUMN @extschema@.enrichment_hibp.expires_at IS 'Until when it is fresh; rows past it are shown too.';
@@ -364,6 +367,10 @@ COMMENT ON FUNCTION @extschema@.enrich_ineligible(text, text) IS
     'Why a key of this kind is never sent to a provider. NULL: it may be sent.';
 COMMENT ON FUNCTION @extschema@.enrich_hibp_prefix(text) IS
     'The first five hexadecimal digits of a password''s SHA-1: all of it that ever leaves.';
+COMMENT ON FUNCTION @extschema@.enrich_hibp_count(bytea, text) IS
+    'How often HIBP has seen the password of a suffix, from a packed range; 0 when the range does not hold it. Of a stored range only a part is read.';
+COMMENT ON FUNCTION @extschema@.enrich_hibp_range(bytea) IS
+    'A packed range as an object of suffixes and counts.';
 COMMENT ON FUNCTION @extschema@.enrich_hibp_suffix(text) IS
     'The other 35 digits, to be looked for in a cached range.';
 COMMENT ON FUNCTION @extschema@.enrich_check_service(text, text, text, text, text, text, text, text, text) IS
@@ -416,6 +423,8 @@ COMMENT ON FUNCTION @extschema@.enrich_grant(regrole, text) IS
     'Gives a role the rights of a level: reader; writer (store, request, fetch too); admin (services, sources, secrets, cleanup too).';
 COMMENT ON FUNCTION @extschema@.enrichment_note_rows() IS
     'Trigger of attached tables: writes the distinct keys of new and changed rows to enrichment_arrival.';
+COMMENT ON FUNCTION @extschema@.enrichment_keep_history() IS
+    'Trigger of enrichment_cache: a payload that is replaced by another one goes to enrichment_history.';
 COMMENT ON FUNCTION @extschema@.enrichment_registry_changed() IS
     'Trigger of enrichment_service: every session reads the registry again, the worker wakes.';
 COMMENT ON FUNCTION @extschema@.enrichment_take_over_builtin() IS

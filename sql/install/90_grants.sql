@@ -6,6 +6,7 @@
 --            for enrichment_spur: these, and enrich_boolean, enrich_spur_answer, enrich_spur_list
 --            for enrichment_worker: enrich_worker_states(); for enrichment_quota_status: enrich_lane_waits();
 --            for enrichment_stat: enrich_live_lookups()
+--            for enrichment_changes: enrich_hibp_range
 --            for the other views: none
 --   writer   what a reader needs; its functions run with the owner's rights
 --   admin    the same, and to write enrichment_service: enrich_check_service (the CHECK constraint calls it as the caller)

@@ -151,3 +151,28 @@ unsafe impl pgrx::datum::UnboxDatum for RawJsonb {
         RawJsonb(datum.sans_lifetime())
     }
 }
+
+/// A `bytea` argument as it stands in the row, read by who knows which part of it is wanted.
+pub struct RawBytea(pub pg_sys::Datum);
+
+// SAFETY: the SQL type named is the one the datum has.
+unsafe impl SqlTranslatable for RawBytea {
+    const TYPE_IDENT: &'static str = pgrx::pgrx_resolved_type!(RawBytea);
+    const TYPE_ORIGIN: TypeOrigin = TypeOrigin::External;
+    const ARGUMENT_SQL: Result<SqlMappingRef, ArgumentError> = Ok(SqlMappingRef::literal("bytea"));
+    const RETURN_SQL: Result<ReturnsRef, ReturnsError> = Ok(ReturnsRef::One(SqlMappingRef::literal("bytea")));
+}
+
+// SAFETY: takes the argument's datum without looking at it.
+unsafe impl<'fcx> ArgAbi<'fcx> for RawBytea {
+    unsafe fn unbox_arg_unchecked(arg: pgrx::callconv::Arg<'_, 'fcx>) -> Self {
+        // SAFETY: pgrx hands over an argument that is not NULL.
+        unsafe { arg.unbox_arg_using_from_datum::<RawBytea>().unwrap_or(RawBytea(pg_sys::Datum::null())) }
+    }
+}
+
+impl FromDatum for RawBytea {
+    unsafe fn from_polymorphic_datum(datum: pg_sys::Datum, is_null: bool, _: pg_sys::Oid) -> Option<Self> {
+        (!is_null).then_some(RawBytea(datum))
+    }
+}

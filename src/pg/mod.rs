@@ -8,6 +8,7 @@ mod functions;
 mod gucs;
 mod hooks;
 mod probe;
+mod ranges;
 mod schema;
 mod shmem;
 mod spi;

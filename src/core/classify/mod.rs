@@ -81,8 +81,9 @@ pub struct TransportFailure {
 /// What a call came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// `payload` is JSON text that `jsonb` takes; `altered` when something had to be replaced for it.
-    Success { payload: String, altered: bool },
+    /// `payload` is JSON text that `jsonb` takes; `altered` when something had to be replaced for it. Of a hash range that
+    /// can be packed, `ranges` holds it and `payload` its summary.
+    Success { payload: String, ranges: Option<Vec<u8>>, altered: bool },
     /// Asked, and the provider knows nothing.
     NotFound,
     /// A wait, not a failed attempt. `used_up`: a balance, not a short window.
@@ -204,11 +205,15 @@ fn lacking(service: &Service, document: Option<&Document<'_>>) -> Option<Outcome
 fn keep(bytes: &[u8], body: Body) -> Outcome {
     let invalid = |why: String| Outcome::Invalid { message: format!("the answer is {why}") };
     match body {
-        Body::Json(Safe { text, altered }) => Outcome::Success { payload: text, altered },
+        Body::Json(Safe { text, altered }) => Outcome::Success { payload: text, ranges: None, altered },
         Body::Page => invalid("an HTML page".to_owned()),
         Body::Other(Some(why)) => invalid(why.to_string()),
         Body::Other(None) => match hibp::parse_range(bytes) {
-            Ok(range) => Outcome::Success { payload: range.to_json(), altered: false },
+            Ok(range) => {
+                let ranges = range.pack();
+                let payload = ranges.as_deref().map_or_else(|| range.to_json(), hibp::summary);
+                Outcome::Success { payload, ranges, altered: false }
+            }
             Err(why) => invalid(why),
         },
     }

@@ -203,8 +203,16 @@ fn hibp_is_a_range_or_an_error_and_an_outage_is_never_an_empty_range() {
     ];
     let hibp = builtin("hibp");
     check(&hibp, &table);
-    let payload = format!("{{\"{a}\":10}}");
-    assert_eq!(judge(&hibp, &answer(200, &good, None), NOW), Outcome::Success { payload, altered: false });
+    let Outcome::Success { payload, ranges: Some(ranges), altered: false } =
+        judge(&hibp, &answer(200, &good, None), NOW)
+    else {
+        panic!("a range is packed");
+    };
+    assert_eq!(payload, r#"{"suffixes":1,"most_seen":10}"#);
+    assert_eq!(hibp::to_json(&ranges), format!("{{\"{a}\":10}}"));
+    let payload = format!("{{\"{}\":10}}", &a[..27]);
+    let ntlm = judge(&builtin("hibp"), &answer(200, &format!("{}:10", &a[..27]), None), NOW);
+    assert_eq!(ntlm, Outcome::Success { payload, ranges: None, altered: false });
 }
 
 #[test]
@@ -269,7 +277,7 @@ fn a_null_character_is_replaced_and_the_answer_kept() {
     let body = r#"{"data":{"attributes":{"s":"a\u0000b"}}}"#;
     let payload = r#"{"data":{"attributes":{"s":"a\ufffdb"}}}"#.to_owned();
     let outcome = judge(&builtin("virustotal"), &answer(200, body, None), NOW);
-    assert_eq!(outcome, Outcome::Success { payload, altered: true });
+    assert_eq!(outcome, Outcome::Success { payload, ranges: None, altered: true });
 }
 
 #[test]

@@ -7,11 +7,11 @@ use crate::core::service::Service;
 use crate::core::{ttl as life, Micros};
 use crate::pg::convert::{positive_length, to_micros, transaction_start, RawJsonb};
 use crate::pg::error::Answer;
-use crate::pg::store::cache::{self as rows, Incoming, Payloads};
+use crate::pg::ranges;
+use crate::pg::store::cache::{self as rows, Incoming, Payload};
 use crate::pg::store::registry;
 use pgrx::datum::{Array, Interval, TimestampWithTimeZone};
 use pgrx::prelude::*;
-use std::collections::HashMap;
 
 /// How far the clock of another machine may be ahead of ours.
 const CLOCK_SKEW: Micros = 300 * 1_000_000;
@@ -47,7 +47,9 @@ fn enrich_store(
         check_size(&service, payload)?;
     }
     let fetched_at = observed(to_micros(given(fetched_at, "fetched_at")?))?;
+    let (payload, ranges) = payload.map(|payload| ranges::pack(&service, payload)).unzip();
     let entry = Incoming {
+        ranges: ranges.flatten(),
         expires_at: expiry(&service, &key, status, ttl.as_ref(), fetched_at)?,
         status,
         fetched_at,
@@ -56,16 +58,14 @@ fn enrich_store(
         error: error_message.map(str::to_string),
         key,
     };
-    let payloads = super::text::jsonb_array(vec![payload.map(|payload| payload.0)]);
-    store_one(&service, entry, Payloads::Jsonb(payloads))
+    store_one(&service, entry, Payload::Jsonb(payload.map(|payload| payload.0)))
 }
 
 /// Stores one entry; an older observation than the row's leaves the row as it is and returns its version.
-pub fn store_one(service: &Service, entry: Incoming, payloads: Payloads) -> Answer<i64> {
+pub fn store_one(service: &Service, entry: Incoming, payload: Payload) -> Answer<i64> {
     let key = entry.key.clone();
-    let written = rows::store(&service.name, &[entry], payloads)?;
-    match written.first() {
-        Some((_, version)) => Ok(*version),
+    match rows::store_one(&service.name, entry, payload)? {
+        Some(version) => Ok(version),
         None => Ok(rows::locked_version(&service.name, &key)?.unwrap_or(0)),
     }
 }
@@ -93,25 +93,21 @@ fn enrich_store_many(
         .into());
     }
     let now = transaction_start();
-    let mut last: HashMap<String, usize> = HashMap::new();
-    let mut entries: Vec<Incoming> = Vec::with_capacity(keys.len());
-    let mut datums: Vec<Option<pg_sys::Datum>> = Vec::with_capacity(keys.len());
+    let mut batch: Vec<(Incoming, Payload)> = Vec::with_capacity(keys.len());
     for (key, payload) in keys.iter().zip(payloads.iter()) {
         let key = key_to_write(&service, key.unwrap_or(""))?.text;
         let payload = payload.ok_or(Error::PayloadMissing { status: "success".to_string() })?;
         check_size(&service, &payload)?;
+        let (payload, ranges) = ranges::pack(&service, payload);
         let expires_at = expiry(&service, &key, "success", ttl.as_ref(), now)?;
-        match last.get(&key) {
-            Some(&at) => datums[at] = Some(payload.0),
-            None => {
-                last.insert(key.clone(), entries.len());
-                entries.push(Incoming { key, status: "success", fetched_at: now, expires_at, ..Default::default() });
-                datums.push(Some(payload.0));
-            }
-        }
+        let entry = Incoming { key, status: "success", fetched_at: now, expires_at, ranges, ..Default::default() };
+        batch.push((entry, Payload::Jsonb(Some(payload.0))));
     }
-    let written = rows::store(&service.name, &entries, Payloads::Jsonb(super::text::jsonb_array(datums)))?;
-    Ok(written.len() as i64)
+    // the last of a key comes first and is kept
+    batch.reverse();
+    batch.sort_by(|(one, _), (other, _)| one.key.cmp(&other.key));
+    batch.dedup_by(|(later, _), (first, _)| later.key == first.key);
+    Ok(rows::store(&service.name, batch)? as i64)
 }
 
 /// Stores a payload only if the row still has the expected version (0 = there must be none yet); returns the new
@@ -137,9 +133,9 @@ fn enrich_compare_and_store(
     if rows::locked_version(&service.name, &key)?.unwrap_or(0) != expected_version {
         return Ok(None);
     }
-    let entry = Incoming { key, status: "success", fetched_at: now, expires_at, ..Default::default() };
-    let payloads = Payloads::Jsonb(super::text::jsonb_array(vec![Some(payload.0)]));
-    let version = store_one(&service, entry, payloads)?;
+    let (payload, ranges) = ranges::pack(&service, payload);
+    let entry = Incoming { key, status: "success", fetched_at: now, expires_at, ranges, ..Default::default() };
+    let version = store_one(&service, entry, Payload::Jsonb(Some(payload.0)))?;
     // two sessions may both have found no row: only the one whose insert came first made version expected + 1
     Ok((version == expected_version + 1).then_some(version))
 }
@@ -178,10 +174,10 @@ fn enrich_cleanup(max_rows: default!(Option<i64>, "NULL")) -> Answer<i64> {
         }
         .into());
     }
-    let mut removed = 0;
+    let (mut removed, mut from) = (0, rows::CleanedTo::default());
     while removed < most {
         pgrx::check_for_interrupts!();
-        let batch = rows::cleanup(BATCH.min(most - removed))?;
+        let batch = rows::cleanup(BATCH.min(most - removed), &mut from)?;
         removed += batch;
         if batch < BATCH {
             break;

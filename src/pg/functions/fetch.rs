@@ -28,7 +28,7 @@ fn enrich_fetch(service: &str, key: &str, timeout: default!(Interval, "'10 s'"))
     let key = key_to_write(&service, key)?;
     let deadline = clock().saturating_add(positive_length(&timeout)?);
     if let Some(entry) = latest(&service, &key)?.filter(|entry| entry.fresh(clock())) {
-        return Ok(entry.payload.map(RawJsonb));
+        return Ok(entry.payload.map(|kept| kept.answer()));
     }
     if !gucs::preloaded() {
         return Err(Error::NotPreloaded { what: "enrich_fetch" }.into());
@@ -36,7 +36,7 @@ fn enrich_fetch(service: &str, key: &str, timeout: default!(Interval, "'10 s'"))
     if eligible(&key) && super::request::refusal(&service)?.is_none() {
         wait_for_answer(&service, &key, deadline)?;
     }
-    Ok(latest(&service, &key)?.and_then(|entry| entry.payload).map(RawJsonb))
+    Ok(latest(&service, &key)?.and_then(|entry| entry.payload).map(|kept| kept.answer()))
 }
 
 /// What the cache knows at this moment, also where the transaction's own snapshot is older than the answer.

@@ -51,7 +51,9 @@ fn enrich_get_many(
     let mut wanted: Vec<String> = keys.iter().flatten().filter_map(normal).collect();
     wanted.sort_unstable();
     wanted.dedup();
-    Ok(TableIterator::new(many::fresh(&service, wanted)?))
+    // each answer is made when its row is asked for: a packed range becomes twice as long
+    let found = many::fresh(&service.name, wanted)?;
+    Ok(TableIterator::new(found.into_iter().map(|(key, kept)| (key, kept.answer()))))
 }
 
 /// The raw text of a fresh entry; a payload that is not a text comes as its JSON text.

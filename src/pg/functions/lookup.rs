@@ -86,7 +86,7 @@ fn enrich_lookup(
         key,
         state.to_string(),
         entry.map(|entry| entry.response_status.clone()),
-        entry.and_then(|entry| entry.payload).map(RawJsonb),
+        entry.and_then(|entry| entry.payload).map(|kept| kept.answer()),
         entry.map(|entry| to_timestamp(entry.fetched_at)),
         entry.map(|entry| to_timestamp(entry.expires_at)),
         entry.map(|entry| Interval::from_micros(now - entry.fetched_at)),

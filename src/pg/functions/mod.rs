@@ -4,6 +4,7 @@ mod admin;
 mod cache;
 mod fetch;
 mod get;
+mod hibp;
 mod keys;
 mod lookup;
 mod password;

@@ -2,11 +2,11 @@
 
 use super::{cache, given, key_to_write};
 use crate::core::error::Error;
-use crate::pg::convert::{transaction_start, RawJsonb};
+use crate::pg::convert::transaction_start;
 use crate::pg::error::Answer;
-use crate::pg::store::cache::{Incoming, Payloads};
+use crate::pg::store::cache::{Incoming, Payload};
 use crate::pg::store::registry;
-use pgrx::datum::{Interval, IntoDatum};
+use pgrx::datum::Interval;
 use pgrx::prelude::*;
 
 /// Stores a raw text as it is; `enrich_get_text` returns it byte for byte (it is kept as a JSON string).
@@ -32,13 +32,7 @@ fn enrich_store_text(
     let expires_at = cache::expiry(&service, &key, "success", ttl.as_ref(), now)?;
     let json = serde_json::Value::from(payload).to_string();
     let entry = Incoming { key, status: "success", fetched_at: now, expires_at, ..Default::default() };
-    cache::store_one(&service, entry, Payloads::Text(vec![Some(json)]))
-}
-
-/// A `jsonb[]` of values that are passed on untouched.
-pub fn jsonb_array(values: Vec<Option<pg_sys::Datum>>) -> pg_sys::Datum {
-    let raw: Vec<Option<RawJsonb>> = values.into_iter().map(|value| value.map(RawJsonb)).collect();
-    raw.into_datum().unwrap_or(pg_sys::Datum::null())
+    cache::store_one(&service, entry, Payload::Text(Some(json)))
 }
 
 /// Bytes of a value as it would stand uncompressed.

@@ -6,6 +6,7 @@ use super::target::Column;
 use crate::core::error::Error;
 use crate::core::service::Service;
 use crate::pg::convert::RawJsonb;
+use crate::pg::ranges;
 use crate::pg::store::cache;
 use crate::pg::tally;
 use pgrx::datum::{Interval, IntoDatum};
@@ -61,16 +62,26 @@ pub fn fresh(
 fn taken(row: Option<&Found>, taker: &mut impl Taker, grace: Option<Interval>) -> Option<pg_sys::Datum> {
     let fresh = row.filter(|row| row.datum(Column::ExpiresAt).is_some_and(|at| is_fresh(at, grace)));
     let Some(row) = fresh else { return taker.take(None, None, false) };
-    let payload = row.datum(Column::Payload);
-    let hit = payload.is_some() || row.bytes(Column::Status) == b"not_found";
-    let id = row.datum(Column::Id).map_or(0, |id| id.value() as i64);
+    let hit = is_hit(row);
+    // of a packed range the payload is only the summary
+    let payload = row.datum(Column::Ranges).map(ranges::expand).or_else(|| row.datum(Column::Payload));
     // SAFETY: the payload is a varlena of the row, readable as long as the row is.
     let bytes = payload.map(|payload| unsafe { varlena(payload) });
-    taker.take(bytes, Some(Row { id, block: row.block() }), hit)
+    taker.take(bytes, Some(place_of(row)), hit)
+}
+
+/// Whether a fresh row is an answer: a payload, or that nothing is known.
+pub fn is_hit(row: &Found) -> bool {
+    row.datum(Column::Payload).is_some() || row.bytes(Column::Status) == b"not_found"
+}
+
+/// Which row it is.
+pub fn place_of(row: &Found) -> Row {
+    Row { id: row.datum(Column::Id).map_or(0, |id| id.value() as i64), block: row.block() }
 }
 
 /// Whether a moment lies after the start of this transaction, or came before it by no more than `grace`.
-fn is_fresh(expires_at: pg_sys::Datum, grace: Option<Interval>) -> bool {
+pub fn is_fresh(expires_at: pg_sys::Datum, grace: Option<Interval>) -> bool {
     // SAFETY: PostgreSQL's own addition, which knows months and the session's time zone; the rest reads a variable.
     unsafe {
         let until = match grace {

@@ -6,6 +6,7 @@ use super::target::Column;
 use crate::core::error::Error;
 use crate::core::Micros;
 use crate::pg::convert::micros_of;
+use crate::pg::ranges::Kept;
 use crate::pg::store::cache::{self, Entry};
 use pgrx::datum::FromDatum;
 
@@ -26,7 +27,10 @@ fn read(row: &Found) -> Entry {
     // SAFETY: the columns asked for are of type text.
     let text = |column| row.datum(column).and_then(|text| unsafe { String::from_datum(text, false) });
     Entry {
-        payload: row.datum(Column::Payload).map(copied_value),
+        payload: row.datum(Column::Payload).map(|payload| Kept {
+            payload: copied_value(payload),
+            ranges: row.datum(Column::Ranges).map(copied_value),
+        }),
         response_status: text(Column::Status).unwrap_or_default(),
         fetched_at: moment(Column::FetchedAt),
         expires_at: moment(Column::ExpiresAt),

@@ -19,9 +19,10 @@ pub enum Column {
     HitCount,
     Version,
     ErrorMessage,
+    Ranges,
 }
 
-const COLUMNS: [(&CStr, pg_sys::Oid); 8] = [
+const COLUMNS: [(&CStr, pg_sys::Oid); 9] = [
     (c"id", pg_sys::INT8OID),
     (c"payload", pg_sys::JSONBOID),
     (c"response_status", pg_sys::TEXTOID),
@@ -30,6 +31,7 @@ const COLUMNS: [(&CStr, pg_sys::Oid); 8] = [
     (c"hit_count", pg_sys::INT8OID),
     (c"version", pg_sys::INT8OID),
     (c"error_message", pg_sys::TEXTOID),
+    (c"ranges", pg_sys::BYTEAOID),
 ];
 
 /// A table and an index that can be read directly.

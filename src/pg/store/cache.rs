@@ -3,14 +3,15 @@
 use crate::core::error::Error;
 use crate::core::Micros;
 use crate::pg::convert::{to_micros, to_timestamp, RawJsonb};
+use crate::pg::ranges::Kept;
 use crate::pg::spi::{self, Arg, Mode, Row, Statement};
 use pgrx::datum::{Interval, TimestampWithTimeZone};
 use pgrx::pg_sys::BuiltinOid::*;
 use pgrx::pg_sys::Datum;
 
-/// What a row of the cache knows beside its payload.
+/// What a row of the cache knows.
 pub struct Entry {
-    pub payload: Option<Datum>,
+    pub payload: Option<Kept>,
     pub response_status: String,
     pub fetched_at: Micros,
     pub expires_at: Micros,
@@ -27,7 +28,7 @@ impl Entry {
 }
 
 static FRESH: Statement = Statement {
-    sql: "SELECT payload FROM @extschema@.enrichment_cache
+    sql: "SELECT payload, ranges FROM @extschema@.enrichment_cache
         WHERE service OPERATOR(pg_catalog.=) $1 AND cache_key OPERATOR(pg_catalog.=) $2
           AND expires_at OPERATOR(pg_catalog.+) $3 OPERATOR(pg_catalog.>) pg_catalog.now()",
     args: &[TEXTOID, TEXTOID, INTERVALOID],
@@ -37,13 +38,17 @@ static FRESH: Statement = Statement {
 /// than `grace`.
 pub fn fresh_payload_by_sql(service: &str, key: &str, grace: Interval) -> Result<Option<RawJsonb>, Error> {
     let args = [Arg::of(service), Arg::of(key), Arg::of(grace)];
-    let mut payload = None;
-    spi::run(&FRESH, &args, Mode::Read, |row| payload = row.datum(1))?;
-    Ok(payload.map(RawJsonb))
+    let mut found = None;
+    spi::run(&FRESH, &args, Mode::Read, |row| found = kept(row, 1, 2))?;
+    Ok(found.map(|kept| kept.answer()))
+}
+
+fn kept(row: &Row, payload: i32, ranges: i32) -> Option<Kept> {
+    Some(Kept { payload: row.datum(payload)?, ranges: row.datum(ranges) })
 }
 
 static ENTRY: Statement = Statement {
-    sql: "SELECT payload, response_status, fetched_at, expires_at, hit_count, version, error_message
+    sql: "SELECT payload, response_status, fetched_at, expires_at, hit_count, version, error_message, ranges
         FROM @extschema@.enrichment_cache
         WHERE service OPERATOR(pg_catalog.=) $1 AND cache_key OPERATOR(pg_catalog.=) $2",
     args: &[TEXTOID, TEXTOID],
@@ -58,7 +63,7 @@ pub fn entry_by_sql(service: &str, key: &str) -> Result<Option<Entry>, Error> {
 
 fn read(row: &Row) -> Option<Entry> {
     Some(Entry {
-        payload: row.datum(1),
+        payload: kept(row, 1, 8),
         response_status: row.text(2)?,
         fetched_at: to_micros(row.get(3)?),
         expires_at: to_micros(row.get(4)?),
@@ -69,7 +74,7 @@ fn read(row: &Row) -> Option<Entry> {
 }
 
 static MANY: Statement = Statement {
-    sql: "SELECT c.cache_key, c.payload FROM @extschema@.enrichment_cache c
+    sql: "SELECT c.cache_key, c.payload, c.ranges FROM @extschema@.enrichment_cache c
         WHERE c.service OPERATOR(pg_catalog.=) $1 AND c.cache_key OPERATOR(pg_catalog.=) ANY ($2)
           AND c.expires_at OPERATOR(pg_catalog.>) pg_catalog.now() AND c.payload IS NOT NULL
         ORDER BY c.cache_key",
@@ -77,11 +82,11 @@ static MANY: Statement = Statement {
 };
 
 /// The fresh payloads among these keys, in the order of the keys.
-pub fn many_by_sql(service: &str, keys: Vec<String>) -> Result<Vec<(String, RawJsonb)>, Error> {
+pub fn many_by_sql(service: &str, keys: Vec<String>) -> Result<Vec<(String, Kept)>, Error> {
     let mut found = Vec::new();
     spi::run(&MANY, &[Arg::of(service), Arg::of(keys)], Mode::Read, |row| {
-        if let (Some(key), Some(payload)) = (row.text(1), row.datum(2)) {
-            found.push((key, RawJsonb(payload)));
+        if let (Some(key), Some(kept)) = (row.text(1), kept(row, 2, 3)) {
+            found.push((key, kept));
         }
     })?;
     Ok(found)
@@ -97,41 +102,28 @@ pub struct Incoming {
     pub code: Option<i32>,
     pub latency_ms: Option<i32>,
     pub error: Option<String>,
+    /// A packed hash range; the payload is its summary then.
+    pub ranges: Option<Vec<u8>>,
 }
 
-// An older observation never replaces a newer one, a failure never replaces an answer. The earlier payload is kept in
-// the history when the new one differs. Rows are locked in the order of their hashes, so that two batches never
-// wait for each other in a circle. The earlier rows are found by one probe each, whatever the planner believes of the
-// table's size: a plan kept from when it was small would read all of it for every batch.
+// An older observation never replaces a newer one, a failure never replaces an answer; what an answer replaces is kept
+// in the history by the table's trigger. Rows come, and are locked, in the order of their keys, so that two batches never
+// wait for each other in a circle. The arrays are taken apart in the list of columns, not in FROM, where all of them
+// would be written down once more before the first row is stored.
 macro_rules! store_sql {
-    ($payloads:literal) => {
+    ($payloads:literal, $returning:literal) => {
         concat!(
-            "WITH incoming AS MATERIALIZED (
-            SELECT u.*, @extschema@.enrich_key_hash($1, u.cache_key) AS hash
-            FROM unnest($2::text[], ",
+            "INSERT INTO @extschema@.enrichment_cache AS c (service, cache_key, payload, response_status, fetched_at,
+            expires_at, api_response_code, api_latency_ms, error_message, ranges)
+          SELECT $1, unnest($2::text[]), unnest(",
             $payloads,
-            ", $4::text[], $5::timestamptz[], $6::timestamptz[], $7::int4[], $8::int4[], $9::text[])
-              AS u (cache_key, payload, status, fetched_at, expires_at, code, latency, error)),
-          previous AS MATERIALIZED (
-            SELECT p.* FROM (SELECT o.cache_key FROM incoming o ORDER BY o.hash) i
-            CROSS JOIN LATERAL (
-                SELECT c.* FROM @extschema@.enrichment_cache c
-                WHERE c.service = $1 AND c.cache_key = i.cache_key LIMIT 1 FOR UPDATE) p),
-          kept AS (
-            INSERT INTO @extschema@.enrichment_history (service, cache_key, version, payload, fetched_at)
-            SELECT p.service, p.cache_key, p.version, p.payload, p.fetched_at
-            FROM previous p JOIN incoming i ON i.hash = p.cache_key_hash
-            WHERE p.payload IS NOT NULL AND i.status IN ('success', 'not_found')
-              AND i.fetched_at >= p.fetched_at AND p.payload IS DISTINCT FROM i.payload)
-          INSERT INTO @extschema@.enrichment_cache AS c (service, cache_key, payload, response_status, fetched_at,
-            expires_at, api_response_code, api_latency_ms, error_message)
-          SELECT $1, i.cache_key, i.payload, i.status, i.fetched_at, i.expires_at, i.code, i.latency, i.error
-          FROM incoming i
-          WHERE (SELECT count(*) FROM previous) >= 0
-          ORDER BY i.hash
+            "), unnest($4::text[]), unnest($5::timestamptz[]), unnest($6::timestamptz[]), unnest($7::int4[]),
+            unnest($8::int4[]), unnest($9::text[]), unnest($10::bytea[])
           ON CONFLICT (service, cache_key) DO UPDATE SET
             payload = CASE WHEN c.response_status IN ('success', 'not_found') AND EXCLUDED.response_status NOT IN ('success', 'not_found')
                 THEN c.payload ELSE EXCLUDED.payload END,
+            ranges = CASE WHEN c.response_status IN ('success', 'not_found') AND EXCLUDED.response_status NOT IN ('success', 'not_found')
+                THEN c.ranges ELSE EXCLUDED.ranges END,
             response_status = CASE WHEN c.response_status IN ('success', 'not_found') AND EXCLUDED.response_status NOT IN ('success', 'not_found')
                 THEN c.response_status ELSE EXCLUDED.response_status END,
             fetched_at = CASE WHEN c.response_status IN ('success', 'not_found') AND EXCLUDED.response_status NOT IN ('success', 'not_found')
@@ -142,75 +134,107 @@ macro_rules! store_sql {
             api_latency_ms = EXCLUDED.api_latency_ms,
             error_message = EXCLUDED.error_message,
             version = c.version + 1
-          WHERE EXCLUDED.fetched_at >= c.fetched_at
-          RETURNING c.cache_key, c.version"
+          WHERE EXCLUDED.fetched_at >= c.fetched_at ",
+            $returning
         )
     };
 }
 
-static STORE_JSONB: Statement = Statement {
-    sql: store_sql!("$3::jsonb[]"),
-    args: &[
-        TEXTOID,
-        TEXTARRAYOID,
-        JSONBARRAYOID,
-        TEXTARRAYOID,
-        TIMESTAMPTZARRAYOID,
-        TIMESTAMPTZARRAYOID,
-        INT4ARRAYOID,
-        INT4ARRAYOID,
-        TEXTARRAYOID,
-    ],
-};
+const STORE_ARGS: &[pgrx::pg_sys::BuiltinOid] = &[
+    TEXTOID,
+    TEXTARRAYOID,
+    JSONBARRAYOID,
+    TEXTARRAYOID,
+    TIMESTAMPTZARRAYOID,
+    TIMESTAMPTZARRAYOID,
+    INT4ARRAYOID,
+    INT4ARRAYOID,
+    TEXTARRAYOID,
+    BYTEAARRAYOID,
+];
+const STORE_TEXT_ARGS: &[pgrx::pg_sys::BuiltinOid] = &[
+    TEXTOID,
+    TEXTARRAYOID,
+    TEXTARRAYOID,
+    TEXTARRAYOID,
+    TIMESTAMPTZARRAYOID,
+    TIMESTAMPTZARRAYOID,
+    INT4ARRAYOID,
+    INT4ARRAYOID,
+    TEXTARRAYOID,
+    BYTEAARRAYOID,
+];
 
-static STORE_TEXT: Statement = Statement {
-    sql: store_sql!("$3::text[]::jsonb[]"),
-    args: &[
-        TEXTOID,
-        TEXTARRAYOID,
-        TEXTARRAYOID,
-        TEXTARRAYOID,
-        TIMESTAMPTZARRAYOID,
-        TIMESTAMPTZARRAYOID,
-        INT4ARRAYOID,
-        INT4ARRAYOID,
-        TEXTARRAYOID,
-    ],
-};
+static STORE: Statement = Statement { sql: store_sql!("$3::jsonb[]", ""), args: STORE_ARGS };
+static STORE_TEXT: Statement = Statement { sql: store_sql!("$3::text[]::jsonb[]", ""), args: STORE_TEXT_ARGS };
+static STORE_ONE: Statement = Statement { sql: store_sql!("$3::jsonb[]", "RETURNING c.version"), args: STORE_ARGS };
+static STORE_ONE_TEXT: Statement =
+    Statement { sql: store_sql!("$3::text[]::jsonb[]", "RETURNING c.version"), args: STORE_TEXT_ARGS };
 
-/// The payloads of a batch: as the caller's `jsonb[]`, or as JSON text that was made safe.
-pub enum Payloads {
-    Jsonb(Datum),
-    Text(Vec<Option<String>>),
+/// A payload: a `jsonb` value as it came, or JSON text that was made safe.
+pub enum Payload {
+    Jsonb(Option<Datum>),
+    Text(Option<String>),
 }
 
-/// Stores a batch of one service; keys must not repeat. Returns the keys that were written with their new versions.
-pub fn store(service: &str, batch: &[Incoming], payloads: Payloads) -> Result<Vec<(String, i64)>, Error> {
+/// Stores a batch of one service; keys must not repeat, payloads are all of one kind. Returns how many were written.
+pub fn store(service: &str, mut batch: Vec<(Incoming, Payload)>) -> Result<u64, Error> {
+    batch.sort_unstable_by(|(one, _), (other, _)| one.key.cmp(&other.key));
+    let (args, text) = store_args(service, batch);
+    spi::run(if text { &STORE_TEXT } else { &STORE }, &args, Mode::Write, |_| {})
+}
+
+/// Stores one entry; returns the row's new version, or nothing when an older observation left it as it was.
+pub fn store_one(service: &str, entry: Incoming, payload: Payload) -> Result<Option<i64>, Error> {
+    let (args, text) = store_args(service, vec![(entry, payload)]);
+    let mut version = None;
+    spi::run(if text { &STORE_ONE_TEXT } else { &STORE_ONE }, &args, Mode::Write, |row| version = row.get(1))?;
+    Ok(version)
+}
+
+/// The parameters of the statement, and whether the payloads are texts.
+fn store_args(service: &str, batch: Vec<(Incoming, Payload)>) -> ([Arg; 10], bool) {
+    let (entries, payloads): (Vec<Incoming>, Vec<Payload>) = batch.into_iter().unzip();
     let stamps = |pick: fn(&Incoming) -> Micros| -> Vec<TimestampWithTimeZone> {
-        batch.iter().map(|entry| to_timestamp(pick(entry))).collect()
+        entries.iter().map(|entry| to_timestamp(pick(entry))).collect()
     };
-    let (statement, payloads) = match payloads {
-        Payloads::Jsonb(datum) => (&STORE_JSONB, Arg::raw(Some(datum))),
-        Payloads::Text(texts) => (&STORE_TEXT, Arg::of(texts)),
+    let text = matches!(payloads.first(), Some(Payload::Text(_)));
+    let payloads = if text {
+        let texts = payloads.into_iter().map(|payload| match payload {
+            Payload::Text(text) => text,
+            Payload::Jsonb(_) => None,
+        });
+        Arg::of(texts.collect::<Vec<Option<String>>>())
+    } else {
+        let values = payloads.into_iter().map(|payload| match payload {
+            Payload::Jsonb(value) => value.map(RawJsonb),
+            Payload::Text(_) => None,
+        });
+        Arg::of(values.collect::<Vec<Option<RawJsonb>>>())
     };
     let args = [
         Arg::of(service),
-        Arg::of(batch.iter().map(|entry| entry.key.clone()).collect::<Vec<_>>()),
+        Arg::of(entries.iter().map(|entry| entry.key.as_str()).collect::<Vec<_>>()),
         payloads,
-        Arg::of(batch.iter().map(|entry| entry.status).collect::<Vec<_>>()),
+        Arg::of(entries.iter().map(|entry| entry.status).collect::<Vec<_>>()),
         Arg::of(stamps(|entry| entry.fetched_at)),
         Arg::of(stamps(|entry| entry.expires_at)),
-        Arg::of(batch.iter().map(|entry| entry.code).collect::<Vec<_>>()),
-        Arg::of(batch.iter().map(|entry| entry.latency_ms).collect::<Vec<_>>()),
-        Arg::of(batch.iter().map(|entry| entry.error.clone()).collect::<Vec<_>>()),
+        unless_empty(entries.iter().map(|entry| entry.code)),
+        unless_empty(entries.iter().map(|entry| entry.latency_ms)),
+        unless_empty(entries.iter().map(|entry| entry.error.as_deref())),
+        unless_empty(entries.iter().map(|entry| entry.ranges.as_deref())),
     ];
-    let mut written = Vec::with_capacity(batch.len());
-    spi::run(statement, &args, Mode::Write, |row| {
-        if let (Some(key), Some(version)) = (row.text(1), row.get(2)) {
-            written.push((key, version));
-        }
-    })?;
-    Ok(written)
+    (args, text)
+}
+
+/// An array, or none at all, which gives as many NULLs.
+fn unless_empty<T: pgrx::datum::IntoDatum>(values: impl Iterator<Item = Option<T>>) -> Arg {
+    let values: Vec<Option<T>> = values.collect();
+    if values.iter().any(Option::is_some) {
+        Arg::of(values)
+    } else {
+        Arg::raw(None)
+    }
 }
 
 static LOCKED_VERSION: Statement = Statement {
@@ -244,7 +268,8 @@ pub fn invalidate(service: &str, key: Option<&str>, hard: bool) -> Result<i64, E
 }
 
 static BREACHES: Statement = Statement {
-    sql: "SELECT @extschema@.enrich_bigint(payload OPERATOR(pg_catalog.->) $2) FROM @extschema@.enrichment_cache
+    sql: "SELECT CASE WHEN ranges IS NULL THEN @extschema@.enrich_bigint(payload OPERATOR(pg_catalog.->) $2)
+            ELSE @extschema@.enrich_hibp_count(ranges, $2) END FROM @extschema@.enrichment_cache
         WHERE service = 'hibp' AND cache_key = $1",
     args: &[TEXTOID, TEXTOID],
 };
@@ -256,17 +281,40 @@ pub fn breaches(prefix: &str, suffix: &str) -> Result<i64, Error> {
     Ok(count.unwrap_or(0))
 }
 
+// What is looked through begins where the last batch ended: before that stand only entries that are gone, and would be
+// visited again. A row that somebody is storing into is left for the next time.
 static CLEANUP: Statement = Statement {
-    sql: "DELETE FROM @extschema@.enrichment_cache d
-        WHERE d.ctid = ANY (ARRAY(
-            SELECT c.ctid FROM @extschema@.enrichment_cache c
+    sql: "WITH old AS MATERIALIZED (
+            SELECT c.ctid AS place, c.expires_at FROM @extschema@.enrichment_cache c
             JOIN @extschema@.enrichment_service s ON s.name = c.service
-            WHERE c.expires_at < pg_catalog.now() AND c.expires_at < pg_catalog.now() - s.stale_ttl
-            ORDER BY c.expires_at LIMIT $1 FOR UPDATE OF c SKIP LOCKED))",
-    args: &[INT8OID],
+            WHERE c.expires_at >= $2
+              AND c.expires_at < pg_catalog.now() - (SELECT min(l.stale_ttl) FROM @extschema@.enrichment_service l)
+              AND c.expires_at < pg_catalog.now() - s.stale_ttl
+            ORDER BY c.expires_at LIMIT $1 FOR UPDATE OF c SKIP LOCKED),
+          gone AS (DELETE FROM @extschema@.enrichment_cache d USING old WHERE d.ctid = old.place)
+        SELECT count(*), max(expires_at) FROM old",
+    args: &[INT8OID, TIMESTAMPTZOID],
 };
 
-/// Deletes at most `rows` entries that are past expiry and the grace of their service.
-pub fn cleanup(rows: i64) -> Result<i64, Error> {
-    Ok(spi::run(&CLEANUP, &[Arg::of(rows)], Mode::Write, |_| {})? as i64)
+/// How far a cleanup has come: the expiry of the last entry it deleted.
+#[derive(Clone, Copy)]
+pub struct CleanedTo(TimestampWithTimeZone);
+
+impl Default for CleanedTo {
+    fn default() -> Self {
+        CleanedTo(TimestampWithTimeZone::negative_infinity())
+    }
+}
+
+/// Deletes at most `rows` entries that are past expiry and the grace of their service, the oldest first, from where the
+/// last batch ended.
+pub fn cleanup(rows: i64, from: &mut CleanedTo) -> Result<i64, Error> {
+    let mut deleted = 0;
+    spi::run(&CLEANUP, &[Arg::of(rows), Arg::of(from.0)], Mode::Write, |row| {
+        deleted = row.get(1).unwrap_or(0);
+        if let Some(last) = row.get(2) {
+            from.0 = last;
+        }
+    })?;
+    Ok(deleted)
 }

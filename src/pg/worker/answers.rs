@@ -10,7 +10,7 @@ use crate::core::hash::cache_key_hash;
 use crate::core::{ttl, Micros};
 use crate::io::Done;
 use crate::pg::convert;
-use crate::pg::store::cache::{self, Incoming, Payloads};
+use crate::pg::store::cache::{self, Incoming, Payload};
 use crate::pg::store::lanes::{self as ledger, Calls, Pause};
 use crate::pg::store::{indicators, queue};
 use std::collections::BTreeMap;
@@ -147,18 +147,17 @@ fn final_for_now(outcome: &Outcome) -> bool {
 
 fn store(service: &str, batch: &[Settled]) -> Result<(), Error> {
     let mut incoming = Vec::with_capacity(batch.len());
-    let mut payloads = Vec::with_capacity(batch.len());
     let (mut answered_ids, mut answered_keys) = (Vec::new(), Vec::new());
     let mut calls = Calls::default();
     for Settled { done, attempts } in batch {
         calls.calls += i64::from(done.status_code.is_some() || done.latency_ms > 0);
         calls.latency_sum_ms += i64::from(done.latency_ms);
         calls.latency_max_ms = calls.latency_max_ms.max(i64::from(done.latency_ms));
-        incoming.push(entry(done));
-        payloads.push(match &done.outcome {
+        let payload = match &done.outcome {
             Outcome::Success { payload, .. } => Some(payload.clone()),
             _ => None,
-        });
+        };
+        incoming.push((entry(done), Payload::Text(payload)));
         match &done.outcome {
             Outcome::Success { .. } | Outcome::NotFound => {
                 calls.stores += 1;
@@ -171,7 +170,7 @@ fn store(service: &str, batch: &[Settled]) -> Result<(), Error> {
             }
         }
     }
-    cache::store(service, &incoming, Payloads::Text(payloads))?;
+    cache::store(service, incoming)?;
     queue::answered(answered_ids)?;
     if !answered_keys.is_empty() {
         indicators::answered(service, answered_keys)?;
@@ -188,8 +187,13 @@ fn entry(done: &Done) -> Incoming {
         // a failure is not an answer: nothing may take it for a fresh one
         _ => 0,
     };
+    let ranges = match &done.outcome {
+        Outcome::Success { ranges, .. } => ranges.clone(),
+        _ => None,
+    };
     Incoming {
         key: done.key.text.clone(),
+        ranges,
         status: done.outcome.status(),
         fetched_at: done.finished_at,
         expires_at: ttl::expires_at(done.finished_at, life, &hash),

@@ -111,6 +111,7 @@ struct Worker {
     released: bool,
     attached: Attached,
     next_cleanup: Micros,
+    cleaned_to: cache::CleanedTo,
     next_count: Micros,
 }
 
@@ -142,6 +143,7 @@ fn serve(oid: u32, extension: pg_sys::Oid) {
         released: false,
         attached: Attached::default(),
         next_cleanup: now + 30 * SECOND,
+        cleaned_to: cache::CleanedTo::default(),
         next_count: now,
     };
     let (mut found, mut seen) = (Some(extension), 0);
@@ -224,11 +226,15 @@ impl Worker {
         }
         let Some(every) = gucs::cleanup_interval() else { return };
         if now >= self.next_cleanup {
-            let removed = self.steps.run("cleanup", || {
-                let removed = xact::run(c"enrichment_cache: cleanup", || cache::cleanup(CLEANUP_BATCH))?;
+            let Worker { steps, cleaned_to, .. } = self;
+            let removed = steps.run("cleanup", || {
+                let removed = xact::run(c"enrichment_cache: cleanup", || cache::cleanup(CLEANUP_BATCH, cleaned_to))?;
                 Ok(removed == CLEANUP_BATCH)
             });
             // a full batch means that there is more: the next round goes on
+            if !removed {
+                self.cleaned_to = cache::CleanedTo::default();
+            }
             self.next_cleanup = if removed { now } else { now + every.as_micros() as Micros };
         }
     }

@@ -29,7 +29,8 @@ pub fn write(source: &Source, raw_keys: &[String]) -> Result<u64, Error> {
         CROSS JOIN LATERAL (SELECT i.cache_key FROM {schema}.enrichment_indicator i
             WHERE i.source = $1 AND i.raw_key = k.raw LIMIT 1) i
         CROSS JOIN pg_catalog.unnest($3) AS s (service)
-        CROSS JOIN LATERAL (SELECT e.service, e.payload, e.response_status, e.fetched_at, e.expires_at
+        CROSS JOIN LATERAL (SELECT e.service, e.response_status, e.fetched_at, e.expires_at,
+                coalesce({schema}.enrich_hibp_range(e.ranges), e.payload) AS payload
             FROM {schema}.enrichment_cache e WHERE e.service = s.service AND e.cache_key = i.cache_key LIMIT 1) c
         WHERE c.response_status IN ('success', 'not_found')
         GROUP BY k.raw"

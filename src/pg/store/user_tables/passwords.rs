@@ -13,7 +13,9 @@ pub fn write(source: &Source, raw_keys: &[String]) -> Result<u64, Error> {
     let schema = schema()?;
     let sql = format!(
         "SELECT DISTINCT t.{key}::text,
-            coalesce({schema}.enrich_bigint(c.payload -> {schema}.enrich_hibp_suffix(t.{key}::text)), 0), c.fetched_at
+            coalesce(CASE WHEN c.ranges IS NULL
+                THEN {schema}.enrich_bigint(c.payload -> {schema}.enrich_hibp_suffix(t.{key}::text))
+                ELSE {schema}.enrich_hibp_count(c.ranges, {schema}.enrich_hibp_suffix(t.{key}::text)) END, 0), c.fetched_at
         FROM {relation} t
         JOIN {schema}.enrichment_cache c
           ON c.service = 'hibp' AND c.cache_key = {schema}.enrich_hibp_prefix(t.{key}::text)

@@ -60,7 +60,12 @@ fn parse_line(line: &[u8]) -> Option<(String, u64)> {
 }
 
 impl Range {
-    /// The payload that is stored: a JSON object of suffixes and counts, in order.
+    /// The packed form; `None` for suffixes of NTLM.
+    pub fn pack(&self) -> Option<Vec<u8>> {
+        super::pack(self.entries.iter().map(|(suffix, count)| (suffix.as_bytes(), *count)))
+    }
+
+    /// A JSON object of suffixes and counts, in order.
     pub fn to_json(&self) -> String {
         let mut json = String::with_capacity(2 + self.entries.len() * 48);
         json.push('{');
