@@ -9,6 +9,7 @@ mod fetch;
 mod health;
 mod lifecycle;
 mod limits;
+mod lookups;
 mod not_preloaded;
 mod outcomes;
 mod readme;

@@ -17,8 +17,8 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 const BATCH: usize = 500;
 /// Most distinct rows that are gathered; more are counted as dropped.
 const GATHERED: usize = 100_000;
-/// Most batches that are still written when the worker ends.
-const LAST_BATCHES: usize = 10;
+/// Most batches that are still written when the worker ends: about half a second's work.
+const LAST_BATCHES: usize = 40;
 
 /// What this worker has gathered and not written.
 #[derive(Default)]
@@ -87,9 +87,13 @@ impl Lookups {
 }
 
 fn write_counters() -> Result<(), Error> {
-    let counted = tally::unfolded();
+    let mut counted = tally::unfolded();
+    counted.retain(|one| one.hits + one.misses + one.dropped > 0);
+    if counted.is_empty() {
+        return Ok(());
+    }
     xact::run(c"enrichment_cache: counting look-ups", || {
-        for one in counted.iter().filter(|one| one.hits + one.misses + one.dropped > 0) {
+        for one in &counted {
             let clamp = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
             lookups::count(&one.service, clamp(one.hits), clamp(one.misses), clamp(one.dropped))?;
         }
