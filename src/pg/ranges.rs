@@ -38,19 +38,24 @@ pub fn pack(service: &Service, payload: RawJsonb) -> (RawJsonb, Option<Vec<u8>>)
 /// The object of suffixes and counts that a packed range stands for, a `jsonb` in the current memory context.
 pub fn expand(ranges: Datum) -> Datum {
     with_bytes(ranges, |packed| {
-        let Some(size) = hibp::jsonb_size(packed) else { return jsonb(hibp::to_json(packed)) };
-        let whole = size + pg_sys::VARHDRSZ;
-        // SAFETY: the new memory is `whole` bytes long, of which the header is the first four and the slice the others.
-        unsafe {
-            let varlena: *mut pg_sys::varlena = pg_sys::palloc0(whole).cast();
-            pgrx::set_varsize_4b(varlena, whole as i32);
-            let object = std::slice::from_raw_parts_mut(varlena.cast::<u8>().add(pg_sys::VARHDRSZ), size);
-            match hibp::write_jsonb(packed, object) {
-                Some(()) => Datum::from(varlena),
-                None => jsonb(hibp::to_json(packed)),
-            }
-        }
+        let written = hibp::jsonb_size(packed).and_then(|size| {
+            let (value, object) = new_value(size);
+            hibp::write_jsonb(packed, object).map(|()| value)
+        });
+        written.unwrap_or_else(|| jsonb(hibp::to_json(packed)))
     })
+}
+
+/// A new value in the current memory context, and its bytes behind the header, all zero.
+fn new_value(size: usize) -> (Datum, &'static mut [u8]) {
+    // SAFETY: the new memory has room for the header and `size` bytes; nobody else knows of it, and what is made of it
+    // is returned before its context ends.
+    unsafe {
+        let value: *mut pg_sys::varlena = pg_sys::palloc0(pg_sys::VARHDRSZ + size).cast();
+        pgrx::set_varsize_4b(value, (pg_sys::VARHDRSZ + size) as i32);
+        let bytes = std::slice::from_raw_parts_mut(value.cast::<u8>().add(pg_sys::VARHDRSZ), size);
+        (Datum::from(value), bytes)
+    }
 }
 
 /// How often a suffix was seen. Of a value that stands out of line only the part is read where the suffix should be.

@@ -33,6 +33,7 @@ fn a_restored_database_has_services_sources_and_answers_and_no_secret() {
         "CREATE TABLE sessions (id int PRIMARY KEY, source_ip text, enrichment jsonb);
         SELECT enrich_attach('sessions', 'source_ip', '{dshield}', 'enrichment');
         SELECT enrich_store('dshield', '8.8.8.8', '{\"ip\": {\"count\": 7}}');
+        SELECT enrich_store('hibp', 'ABCDE', jsonb_object_agg(enrich_hibp_suffix(i::text), i)) FROM generate_series(1, 500) i;
         INSERT INTO enrichment_service (name, key_kind, url) VALUES ('assets', 'ip', 'https://assets.example.net/{key}');
         UPDATE enrichment_service SET enabled = false WHERE name = 'hibp'",
     );
@@ -45,6 +46,11 @@ fn a_restored_database_has_services_sources_and_answers_and_no_secret() {
     let mut restored = shared_cluster("dump").client("restored");
     let answer: i64 = one(&mut restored, "SELECT (enrich_get('dshield', '8.8.8.8') #>> '{ip,count}')::int8");
     assert_eq!(answer, 7);
+    let range = "SELECT octet_length(ranges) || ' ' || attstorage::text || ' ' || (enrich_get('hibp', 'ABCDE') =
+            (SELECT jsonb_object_agg(enrich_hibp_suffix(i::text), i) FROM generate_series(1, 500) i))
+        FROM enrichment_cache, pg_attribute
+        WHERE service = 'hibp' AND attrelid = 'enrichment_cache'::regclass AND attname = 'ranges'";
+    assert_eq!(one::<String>(&mut restored, range), "11000 e true", "a packed range, out of line and not compressed");
     let own: String = one(&mut restored, "SELECT url FROM enrichment_service WHERE name = 'assets'");
     assert_eq!(own, "https://assets.example.net/{key}");
     let off: bool = one(&mut restored, "SELECT NOT enabled FROM enrichment_service WHERE name = 'hibp'");

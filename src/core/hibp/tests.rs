@@ -163,7 +163,7 @@ proptest! {
             prop_assert_eq!(find(&packed, &wanted), expected);
             prop_assert_eq!(looked_up(&packed, &wanted, chunk).0, expected);
             let first = first_look(packed.len(), chunk, &wanted);
-            prop_assert!(first.start % RECORD == 0 && first.end % RECORD == 0 && first.end <= packed.len());
+            prop_assert!([first.start, first.end].iter().all(|at| at.is_multiple_of(RECORD) && *at <= packed.len()));
         }
     }
 

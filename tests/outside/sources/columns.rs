@@ -72,3 +72,37 @@ fn passwords_get_what_hibp_knows_of_them_and_only_their_prefix_leaves() {
     let kept = "SELECT count(*) FROM enrichment_indicator i JOIN expected e ON i.raw_key = e.password AND e.password <> e.prefix";
     assert_eq!(one::<i64>(&mut client, kept), 0, "a password stands in the extension's tables");
 }
+
+#[test]
+fn passwords_are_judged_from_ranges_that_stand_there_as_plain_objects_too() {
+    let base = Base::new("sources", "plain_ranges");
+    base.run(
+        "CREATE TABLE password_tracking (password_text text, breached bool, breach_prevalence int);
+        INSERT INTO password_tracking VALUES ('one'), ('two'), ('three');
+        INSERT INTO enrichment_cache (service, cache_key, payload, expires_at)
+        SELECT 'hibp', enrich_hibp_prefix(p), jsonb_build_object(enrich_hibp_suffix(p), seen), now() + interval '1 day'
+        FROM (VALUES ('one', 7), ('two', 0)) v (p, seen);
+        SELECT enrich_store('hibp', enrich_hibp_prefix('three'), jsonb_build_object(enrich_hibp_suffix('three'), 9));
+        SELECT enrich_attach('password_tracking', 'password_text', '{hibp}')",
+    );
+    let written = "SELECT string_agg(concat_ws(' ', password_text, breached, breach_prevalence), ', '
+        ORDER BY password_text) FROM password_tracking";
+    base.wait_for(written, "one t 7, three t 9, two f 0".to_string());
+    assert_eq!(base.asked("hibp"), 0);
+}
+
+#[test]
+fn ranges_are_written_into_json_columns_as_objects() {
+    let base = Base::new("sources", "range_objects");
+    base.run(
+        "INSERT INTO enrichment_service (name, key_kind, url, response_format)
+        SELECT 'mirror', key_kind, url, response_format FROM enrichment_service WHERE name = 'hibp';
+        CREATE TABLE prefixes (prefix text PRIMARY KEY, enrichment jsonb);
+        INSERT INTO prefixes VALUES ('5baa6'), ('00000');
+        SELECT enrich_attach('prefixes', 'prefix', '{mirror}', 'enrichment')",
+    );
+    let written = "SELECT count(*) FROM prefixes p JOIN enrichment_cache c ON c.cache_key = upper(p.prefix)
+        WHERE p.enrichment -> 'mirror' = enrich_get('mirror', p.prefix)
+          AND (SELECT count(*) FROM jsonb_object_keys(p.enrichment -> 'mirror')) = octet_length(c.ranges) / 22";
+    base.wait_for(written, 2i64);
+}

@@ -4,6 +4,7 @@ use crate::sources_support::{make_sessions, rows, wait_quiet, ATTACH_SESSIONS};
 use crate::support::{address, one, run, Base};
 use serde_json::Value;
 use sha1::{Digest, Sha1};
+use std::collections::BTreeMap;
 
 fn base(name: &str) -> Base {
     Base::new("upstream", name)
@@ -115,9 +116,15 @@ fn failure_15_padding_of_hibp_is_no_breach() {
         assert_eq!(read, (seen > 0, seen as i32, seen > 0, seen, "fresh".to_string()), "{password}");
     }
     assert_eq!(one::<i64>(&mut client, "SELECT count(*) FROM password_tracking WHERE breached"), 2);
-    // padding has the count 0; asked for, it must not be kept as a member either
-    let body = payload(&base, "hibp", &digest("password")[..5]);
-    let body = body.as_object().expect("members");
-    assert!(body.len() > 100 && body.values().all(|count| count.as_i64() > Some(0)), "padding was stored");
+    // padding has the count 0; asked for, it must not be kept as a member either, and all the others as they came
+    let prefix = &digest("password")[..5];
+    let body = base.one::<String>(&format!("SELECT enrich_get('hibp', '{prefix}')::text"));
+    let body: BTreeMap<String, i64> = serde_json::from_str(&body).expect("suffixes and counts");
+    assert!(body.len() > 100 && body.values().all(|&count| count > 0), "padding was stored");
+    for (suffix, count) in &body {
+        assert_eq!(base.sandbox.expect("hibp", &format!("{prefix}{suffix}"))["prevalence"], *count, "{suffix}");
+    }
+    let packed = format!("SELECT octet_length(ranges)::int8 FROM enrichment_cache WHERE cache_key = '{prefix}'");
+    assert_eq!(base.one::<i64>(&packed), 22 * body.len() as i64, "a fetched range is packed");
     wait_quiet(&base);
 }
