@@ -1,11 +1,16 @@
-//! What the user sees while it runs: one line for each thing done, with the time of day.
+//! What the user sees while it runs: one line for each thing done, with the time since the start.
 
 use crate::groups::Group;
 use crate::report::results::Results;
-use jiff::Timestamp;
+use std::sync::LazyLock;
+use std::time::Instant;
 
+static BEGAN: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+/// Minutes and seconds since the first line.
 fn clock() -> String {
-    Timestamp::now().strftime("%H:%M:%S").to_string()
+    let seconds = BEGAN.elapsed().as_secs();
+    format!("{:>3}:{:02}", seconds / 60, seconds % 60)
 }
 
 /// A line of progress.

@@ -103,7 +103,7 @@ pub fn spur(n: u64, address: &str) -> String {
     let mut dice = Dice::new("spur", n);
     let list = |dice: &mut Dice, from: &[&str], most: u64| {
         let start = dice.below(from.len() as u64);
-        (0..dice.below(most + 1))
+        (0..dice.between(1, most))
             .map(|k| format!("\"{}\"", from[((start + k) % from.len() as u64) as usize]))
             .collect::<Vec<_>>()
             .join(",")
@@ -125,7 +125,7 @@ pub fn spur(n: u64, address: &str) -> String {
         dice.between(1, 90),
     );
     // few have many: exits of a service with a whole network
-    let tunnels = if dice.chance(0.3) { dice.between(1, 4) } else { 0 };
+    let tunnels = if dice.chance(0.5) { dice.between(1, 5) } else { 0 };
     for number in 0..tunnels {
         let network = format!("{}.{}.{}", dice.between(32, 99), dice.below(256), dice.below(256));
         let addresses = |dice: &mut Dice| {

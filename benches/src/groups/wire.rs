@@ -51,7 +51,7 @@ pub fn measure(bed: &mut Bed) -> Result<Findings> {
     let select = format!("SELECT {};", keys::SQL_ADDRESS);
     for clients in [1, 2] {
         let measured = with(bed, &mut session, &sizes, &select, clients)?;
-        let what = if clients == 1 { "one client".to_string() } else { format!("{clients} clients") };
+        let what = told(clients);
         findings.table(Table::of(
             &format!("{what}, runs of {} s:", seconds(bed)),
             "transactions a second",
@@ -65,6 +65,14 @@ pub fn measure(bed: &mut Bed) -> Result<Findings> {
         ));
     }
     Ok(findings)
+}
+
+fn told(clients: u32) -> String {
+    if clients == 1 {
+        "one client".to_string()
+    } else {
+        format!("{clients} clients")
+    }
 }
 
 /// The key the statements make is one of the cache, and the raw SELECT uses an index.
@@ -93,5 +101,5 @@ fn with(bed: &Bed, session: &mut Session, sizes: &Sizes, select: &str, clients: 
         let script = script(statement, sizes);
         Variant::new(name, move |_: &mut Session| pgbench::run(bed, MAIN, &script, clients, seconds(bed), ""))
     });
-    in_turns(bed, &format!("{clients} clients"), session, variants.into())
+    in_turns(bed, &told(clients), session, variants.into())
 }

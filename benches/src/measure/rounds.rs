@@ -64,6 +64,10 @@ pub fn in_turns<C>(bed: &Bed, what: &str, context: &mut C, mut variants: Vec<Var
     let mut measured =
         Measured(variants.iter().map(|v| (v.name.clone(), v.measure.as_ref().map(|_| Samples::default()))).collect());
     let rounds = bed.settings.rounds;
+    if variants.iter().all(|variant| variant.measure.is_none()) {
+        screen::note(&format!("{what}: not available in this version"));
+        return Ok(measured);
+    }
     for round in 0..=rounds {
         let began = Instant::now();
         for (variant, (_, samples)) in variants.iter_mut().zip(&mut measured.0) {

@@ -88,6 +88,25 @@ fn targets(results: &Results) -> String {
     format!("{met} of {} are met.\n\n{}", all.len(), table.markdown())
 }
 
+/// The source of a paragraph in lines of at most 120 characters.
+fn wrapped(paragraph: &str) -> String {
+    let mut text = String::new();
+    let mut length = 0;
+    for word in paragraph.split_whitespace() {
+        let long = word.chars().count();
+        if length > 0 && length + 1 + long > 120 {
+            text.push('\n');
+            length = 0;
+        } else if length > 0 {
+            text.push(' ');
+            length += 1;
+        }
+        text.push_str(word);
+        length += long;
+    }
+    text
+}
+
 fn chapter(section: &Section, last: &Run) -> String {
     let mut text = format!("## {}\n\n", section.title);
     if section.run != *last {
@@ -100,7 +119,7 @@ fn chapter(section: &Section, last: &Run) -> String {
         );
     }
     for sentence in &section.text {
-        let _ = write!(text, "{sentence}\n\n");
+        let _ = write!(text, "{}\n\n", wrapped(sentence));
     }
     text.push_str(&section.tables.iter().map(Table::markdown).collect::<Vec<_>>().join("\n"));
     text
@@ -124,6 +143,14 @@ mod tests {
         findings.target(Target::at_most("missed", 1.0, Some(Ratio::once(2.0)))).say("A sentence.");
         results.put(&ALL[1], findings);
         results
+    }
+
+    #[test]
+    fn paragraphs_are_wrapped_between_words() {
+        let text = wrapped(&"a word of some length ".repeat(30));
+        assert!(text.lines().all(|line| line.len() <= 120 && !line.ends_with(' ')), "{text}");
+        assert_eq!(text.lines().count(), 6);
+        assert_eq!(wrapped("short"), "short");
     }
 
     #[test]
