@@ -3,7 +3,7 @@ PG ?= 15
 export PG
 
 .DEFAULT_GOAL := help
-.PHONY: help setup stage build demo demo-stop test test-core test-members test-pg test-outside \
+.PHONY: help setup stage build demo demo-stop bench test test-core test-members test-pg test-outside \
         fmt lint install clean-state
 # the targets share one target directory and lock each other out anyway
 .NOTPARALLEL:
@@ -26,13 +26,16 @@ demo: setup ## the whole thing at work against sandbox providers
 demo-stop: ## stop the demo's server and providers
 	@tools/demo.sh stop
 
+bench: setup ## times and sizes against plain PostgreSQL, into docs/performance.md (BENCH_SCALE=0.1: a tenth of the data)
+	@tools/bench.sh
+
 test: setup ## all tests
 	@tools/test.sh
 
 test-core: setup ## pure tests and layout rules, without PostgreSQL
 	@tools/test.sh core
 
-test-members: setup ## the tests of sandbox, test bed and demo
+test-members: setup ## the tests of sandbox, test bed, demo and benchmarks
 	@tools/test.sh members
 
 test-pg: setup ## the tests in the database

@@ -36,7 +36,7 @@ tests() {
 }
 
 members() {
-    build_programs && cargo test -p enrichment-sandbox -p testbed -p enrichment-demo
+    build_programs && cargo test -p enrichment-sandbox -p testbed -p enrichment-demo -p enrichment-bench
 }
 
 cd "$ROOT"
@@ -46,7 +46,7 @@ for loop; do
         core) tests test-core "pure tests and layout rules" cargo test --no-default-features ;;
         members)
             step stage "private PostgreSQL tree" "$ROOT/tools/stage.sh"
-            tests test-members "sandbox providers, test bed, demo" members
+            tests test-members "sandbox providers, test bed, demo, benchmarks" members
             ;;
         pg) tests test-pg "tests in the database" "$ROOT/tools/test-pg.sh" ;;
         outside)

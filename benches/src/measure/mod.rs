@@ -1,0 +1,8 @@
+//! Taking times: sessions, rounds in turns, samples and ratios, plans, pgbench, single latencies.
+
+pub mod latency;
+pub mod pgbench;
+pub mod plan;
+pub mod rounds;
+pub mod samples;
+pub mod session;
