@@ -15,8 +15,7 @@ const EPOCHS_APART: i64 = 946_684_800_000_000;
 
 /// The start of the current transaction.
 pub fn transaction_start() -> Micros {
-    // SAFETY: reads a variable of this process.
-    unsafe { pg_sys::GetCurrentTransactionStartTimestamp() + EPOCHS_APART }
+    super::lone::transaction_start() + EPOCHS_APART
 }
 
 /// The wall clock.

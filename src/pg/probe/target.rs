@@ -2,9 +2,9 @@
 //! PostgreSQL says that something about them changed.
 
 use crate::core::error::Error;
+use crate::pg::lone::{self, Lone};
 use crate::pg::store;
 use pgrx::prelude::*;
-use std::cell::Cell;
 use std::ffi::CStr;
 
 /// The columns a look-up may return.
@@ -52,14 +52,13 @@ impl Target {
     }
 }
 
-thread_local! {
-    static KNOWN: Cell<Option<Option<Target>>> = const { Cell::new(None) };
-    static HEAP: Cell<pg_sys::Oid> = const { Cell::new(pg_sys::InvalidOid) };
-    static INDEX: Cell<pg_sys::Oid> = const { Cell::new(pg_sys::InvalidOid) };
-    static ALLOWED: Cell<pg_sys::Oid> = const { Cell::new(pg_sys::InvalidOid) };
-    /// Grows with everything that may change what a look-up finds or who may look.
-    static CHANGES: Cell<u64> = const { Cell::new(1) };
-}
+static KNOWN: Lone<Option<Option<Target>>> = Lone::new(None);
+static HEAP: Lone<pg_sys::Oid> = Lone::new(pg_sys::InvalidOid);
+static INDEX: Lone<pg_sys::Oid> = Lone::new(pg_sys::InvalidOid);
+/// Who may read the table, as far as that was asked.
+static ALLOWED: Lone<pg_sys::Oid> = Lone::new(pg_sys::InvalidOid);
+/// Grows with everything that may change what a look-up finds or who may look.
+static CHANGES: Lone<u64> = Lone::new(1);
 
 /// Registers for the invalidations after which the table, its index or somebody's rights may be others.
 pub fn init() {
@@ -103,11 +102,10 @@ pub fn changes() -> u64 {
 /// # Errors
 /// `NotInstalled` when the extension is gone.
 pub fn current() -> Result<Option<Target>, Error> {
-    let namespace = store::namespace()?;
     let known = match KNOWN.get() {
-        Some(known) => known,
-        None => {
-            let (found, lasting) = resolve(namespace)?;
+        Some(known) if !store::may_have_moved() => known,
+        _ => {
+            let (found, lasting) = resolve(store::namespace()?)?;
             if lasting {
                 KNOWN.set(Some(found));
             }
@@ -121,12 +119,12 @@ pub fn current() -> Result<Option<Target>, Error> {
 
 /// Whether this user may read all of the table; if only some columns, SQL knows better.
 fn may_read(heap: pg_sys::Oid) -> bool {
-    // SAFETY: plain questions to the catalogue.
+    let user = lone::user();
+    if ALLOWED.get() == user {
+        return true;
+    }
+    // SAFETY: a question to the catalogue.
     unsafe {
-        let user = pg_sys::GetUserId();
-        if ALLOWED.get() == user {
-            return true;
-        }
         let allowed = pg_sys::pg_class_aclcheck(heap, user, pg_sys::ACL_SELECT as pg_sys::AclMode)
             == pg_sys::AclResult::ACLCHECK_OK;
         if allowed {
