@@ -7,7 +7,7 @@ COMMENT ON TABLE @extschema@.enrichment_cache IS
 COMMENT ON COLUMN @extschema@.enrichment_cache.id IS 'Number of the row.';
 COMMENT ON COLUMN @extschema@.enrichment_cache.service IS 'Name of the service that was asked (enrichment_service.name).';
 COMMENT ON COLUMN @extschema@.enrichment_cache.cache_key IS 'The key in its normal form: canonical address, lower-case hash, upper-case HIBP prefix.';
-COMMENT ON COLUMN @extschema@.enrichment_cache.cache_key_hash IS 'First 16 bytes of SHA-256 over service, a zero byte, key: what look-ups probe.';
+COMMENT ON COLUMN @extschema@.enrichment_cache.cache_key_hash IS 'First 16 bytes of SHA-256 over service, a zero byte, key.';
 COMMENT ON COLUMN @extschema@.enrichment_cache.payload IS 'The answer as received; of a packed HIBP range its summary (suffixes, most_seen). NULL exactly when response_status is not success.';
 COMMENT ON COLUMN @extschema@.enrichment_cache.ranges IS 'An HIBP range, 22 bytes a suffix; enrich_hibp_count looks into it, enrich_hibp_range gives it as an object. NULL: the payload is the answer.';
 COMMENT ON COLUMN @extschema@.enrichment_cache.response_status IS 'success; not_found (asked, the provider knows nothing); error, rate_limited, unauthorized, invalid (an answer that cannot be parsed or trusted): these four never carry a payload.';

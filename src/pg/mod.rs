@@ -10,6 +10,7 @@ mod hooks;
 mod lone;
 mod probe;
 mod ranges;
+mod room;
 mod schema;
 mod shmem;
 mod spi;
