@@ -1,5 +1,8 @@
 //! Tests of reading: a database with a small universe of keys, each asked for in every form beside plain SQL.
 
+mod memo;
+mod nested;
+
 use crate::support::{create_database, one, run, said};
 use postgres::{Client, Row};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
