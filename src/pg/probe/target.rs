@@ -112,8 +112,8 @@ pub fn current() -> Result<Option<Target>, Error> {
             found
         }
     };
-    // SAFETY: a hook of the server, null when no module looks at permissions.
-    let audited = unsafe { (*(&raw const pg_sys::ExecutorCheckPerms_hook)).is_some() };
+    // SAFETY: a hook of the server, null when no module looks at permissions; it is set while libraries are loaded.
+    let audited = unsafe { (&raw const pg_sys::ExecutorCheckPerms_hook).read().is_some() };
     Ok(known.filter(|target| !audited && may_read(target.heap)))
 }
 
