@@ -2,6 +2,7 @@
 //! snapshot. `ENRICHMENT_DIFFERENTIAL_SEED` repeats a run, `ENRICHMENT_DIFFERENTIAL_STEPS` makes it longer.
 
 mod session;
+mod standby;
 mod steps;
 mod storm;
 

@@ -88,13 +88,13 @@ CROSS JOIN LATERAL (
         GROUP BY c.cache_key) b USING (cache_key)) m;
 
 -- functions around a look-up: inlined, not inlined, seeing only what the caller sees, seeing all
-CREATE FUNCTION got_sql(service text, raw text) RETURNS jsonb LANGUAGE sql STABLE AS
+CREATE FUNCTION got_sql(service text, raw text) RETURNS jsonb LANGUAGE sql STABLE PARALLEL SAFE AS
     'SELECT enrich_get(service, raw)';
-CREATE FUNCTION got_sql_apart(service text, raw text) RETURNS jsonb LANGUAGE sql VOLATILE SECURITY DEFINER AS
+CREATE FUNCTION got_sql_apart(service text, raw text) RETURNS jsonb LANGUAGE sql VOLATILE SECURITY DEFINER PARALLEL SAFE AS
     'SELECT enrich_get(service, raw)';
-CREATE FUNCTION got_stable(service text, raw text) RETURNS jsonb LANGUAGE plpgsql STABLE AS
+CREATE FUNCTION got_stable(service text, raw text) RETURNS jsonb LANGUAGE plpgsql STABLE PARALLEL SAFE AS
     'BEGIN RETURN enrich_get(service, raw); END';
-CREATE FUNCTION got_volatile(service text, raw text) RETURNS jsonb LANGUAGE plpgsql VOLATILE AS
+CREATE FUNCTION got_volatile(service text, raw text) RETURNS jsonb LANGUAGE plpgsql VOLATILE PARALLEL SAFE AS
     'BEGIN RETURN enrich_get(service, raw); END';
 
 -- One statement of a function that writes and looks up in turn: the same call site sees what has changed, as plain SQL

@@ -2,6 +2,8 @@
 
 mod memo;
 mod nested;
+mod parallel;
+mod read_only;
 
 use crate::support::{create_database, one, run, said};
 use postgres::{Client, Row};
