@@ -11,6 +11,7 @@ mod hibp;
 mod invalidate;
 mod keys;
 mod lookup;
+mod odd;
 mod passwords;
 mod permissions;
 mod registry;
@@ -21,6 +22,8 @@ mod store_history;
 mod store_many;
 mod text;
 mod triggers;
+mod typed;
+mod views;
 
 /// What the framework asks before it starts its server.
 #[cfg(test)]

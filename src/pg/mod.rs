@@ -7,6 +7,7 @@ mod error;
 mod functions;
 mod gucs;
 mod hooks;
+mod json;
 mod lone;
 mod probe;
 mod ranges;
