@@ -4,7 +4,7 @@ use super::rivals;
 use super::wire;
 use crate::bed::{Bed, MAIN};
 use crate::data::Sizes;
-use crate::measure::rounds::{in_turns, statement, Variant};
+use crate::measure::rounds::{in_rounds, in_turns, statement, Variant};
 use crate::measure::session::Session;
 use crate::report::findings::{Findings, Target};
 use crate::report::table::Table;
@@ -19,7 +19,8 @@ pub fn measure(bed: &mut Bed) -> Result<Findings> {
     let mut findings = Findings::default();
     findings.say(format!(
         "The same look-ups with `{SETTING}` on and off: over 100,000 rows with 1,000 keys, over all sessions, and one by one over the wire \
-         (pgbench, prepared, one client). The worker folds what was counted once a day here, so its own work is not part of this."
+         (pgbench, prepared, one client). The worker takes over what is counted while this runs; writing it into tables, every \
+         `stats_interval`, is not part of it."
     ));
     if !there {
         findings.say("This version of the extension has no such setting: it does not count on the read path.");
@@ -56,7 +57,7 @@ pub fn measure(bed: &mut Bed) -> Result<Findings> {
         })
         .available(there)
     });
-    let measured = in_turns(bed, "over the wire", &mut session, both.into())?;
+    let measured = in_rounds(wire::rounds(bed), "over the wire", &mut session, both.into())?;
     findings.table(Table::of("over the wire:", "transactions a second", &measured, &[("× off", "off")]));
     findings.target(Target::at_most(
         "counting hits, over the wire: time, × without",

@@ -2,7 +2,7 @@
 
 use crate::bed::{Bed, MAIN};
 use crate::data::{keys, Sizes};
-use crate::measure::rounds::{in_turns, Measured, Variant};
+use crate::measure::rounds::{in_rounds, Measured, Variant};
 use crate::measure::session::Session;
 use crate::measure::{pgbench, plan};
 use crate::report::findings::{Findings, Target};
@@ -21,13 +21,18 @@ const GET_TEXT_NAME: &str = "`SELECT enrich_get(service, text)`";
 const GET_INET_NAME: &str = "`SELECT enrich_get(service, inet)`";
 const RAW_NAME: &str = "`SELECT payload FROM enrichment_cache WHERE ...`";
 
-/// Length of one run.
+/// Length of one run: short, so that the turns follow each other closely.
 pub fn seconds(bed: &Bed) -> u32 {
-    match bed.settings.scale {
-        scale if scale >= 0.5 => 5,
-        scale if scale >= 0.05 => 3,
-        _ => 1,
+    if bed.settings.scale >= 0.1 {
+        2
+    } else {
+        1
     }
+}
+
+/// Runs are short, hence more of them.
+pub fn rounds(bed: &Bed) -> usize {
+    bed.settings.rounds * 3
 }
 
 /// What pgbench runs for a statement.
@@ -53,7 +58,7 @@ pub fn measure(bed: &mut Bed) -> Result<Findings> {
         let measured = with(bed, &mut session, &sizes, &select, clients)?;
         let what = told(clients);
         findings.table(Table::of(
-            &format!("{what}, runs of {} s:", seconds(bed)),
+            &format!("{what}, {} rounds of {} s:", rounds(bed), seconds(bed)),
             "transactions a second",
             &measured,
             &[("× raw SELECT", RAW_NAME)],
@@ -101,5 +106,5 @@ fn with(bed: &Bed, session: &mut Session, sizes: &Sizes, select: &str, clients: 
         let script = script(statement, sizes);
         Variant::new(name, move |_: &mut Session| pgbench::run(bed, MAIN, &script, clients, seconds(bed), ""))
     });
-    in_turns(bed, &told(clients), session, variants.into())
+    in_rounds(rounds(bed), &told(clients), session, variants.into())
 }

@@ -56,14 +56,21 @@ impl Measured {
     }
 }
 
-/// Measures all of them, round by round; `what` is for the lines of progress.
+/// Measures all of them in the rounds asked for; `what` is for the lines of progress.
 ///
 /// # Errors
 /// The first error of a variant, with its name.
-pub fn in_turns<C>(bed: &Bed, what: &str, context: &mut C, mut variants: Vec<Variant<C>>) -> Result<Measured> {
+pub fn in_turns<C>(bed: &Bed, what: &str, context: &mut C, variants: Vec<Variant<C>>) -> Result<Measured> {
+    in_rounds(bed.settings.rounds, what, context, variants)
+}
+
+/// As [`in_turns`], in so many rounds.
+///
+/// # Errors
+/// As [`in_turns`].
+pub fn in_rounds<C>(rounds: usize, what: &str, context: &mut C, mut variants: Vec<Variant<C>>) -> Result<Measured> {
     let mut measured =
         Measured(variants.iter().map(|v| (v.name.clone(), v.measure.as_ref().map(|_| Samples::default()))).collect());
-    let rounds = bed.settings.rounds;
     if variants.iter().all(|variant| variant.measure.is_none()) {
         screen::note(&format!("{what}: not available in this version"));
         return Ok(measured);
