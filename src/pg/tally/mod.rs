@@ -288,10 +288,13 @@ pub fn dropped(rows: u64) {
     }
 }
 
-/// A database is gone: its counters are free. The caller holds the lock of `shmem`.
+/// A database is gone: its counters and its ring are free. The caller holds the lock of `shmem`.
 pub fn forget_database(database: u32) {
     let Some(area) = area() else { return };
     area.places.iter().filter(|place| place.database.load(Relaxed) == database && database != 0).for_each(|place| {
         place.database.store(0, Release);
     });
+    if let Some(ring) = area.rings.iter().find(|ring| ring.database.load(Relaxed) == database && database != 0) {
+        ring.database.store(0, Release);
+    }
 }
