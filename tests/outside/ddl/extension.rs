@@ -1,0 +1,1 @@
+//! x placeholder for now.
