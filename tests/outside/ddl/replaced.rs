@@ -1,32 +1,8 @@
 //! Another relation under the name of the cache, or one beneath it: look-ups answer from what plain SQL reads.
 
 use crate::reads::{agree, agree_in, comparison, Reads};
-use crate::support::{run, said};
+use crate::support::{one, run, said};
 use postgres::{Client, Statement};
-
-/// Plain SQL in functions, which find the relation by its name each time it may have changed.
-const BY_NAME: &str = "
-CREATE FUNCTION by_name(asked universe, grace interval, OUT got jsonb) LANGUAGE plpgsql STABLE AS $$
-BEGIN
-    SELECT c.payload INTO got FROM enrichment_cache c
-    WHERE c.service = asked.service AND c.cache_key = asked.cache_key AND c.expires_at + grace > now();
-END $$;
-
-CREATE VIEW by_name AS
-SELECT u.service, u.raw, f.form, f.got, f.want
-FROM universe u CROSS JOIN LATERAL enrich_lookup(u.service, u.raw) l
-CROSS JOIN LATERAL (VALUES
-    ('text', enrich_get(u.service, u.raw), by_name(u, '0')),
-    ('inet', enrich_get(u.service, u.address), CASE WHEN u.address IS NOT NULL THEN by_name(u, '0') END),
-    ('max_stale', enrich_get(u.service, u.raw, '1 hour'), by_name(u, '1 hour')),
-    ('many', (SELECT m.payload FROM enrich_get_many(u.service, ARRAY[u.raw]) m), by_name(u, '0')),
-    ('lookup', l.payload, by_name(u, '1 century'))) AS f (form, got, want)";
-
-fn reads(name: &str) -> Reads {
-    let reads = Reads::filled(name);
-    reads.run(BY_NAME);
-    reads
-}
 
 struct Looker {
     client: Client,
@@ -108,7 +84,7 @@ END $$";
 
 #[test]
 fn another_relation_in_the_caches_place_is_looked_up_in_as_plain_sql_does() {
-    let reads = reads("ddl_replaced");
+    let reads = Reads::filled("ddl_replaced");
     let (mut mine, mut other) = (Looker::new(&reads), Looker::new(&reads));
     let whole = mine.look("the cache");
     for (what, sql) in replacements(&reads) {
@@ -129,7 +105,7 @@ fn another_relation_in_the_caches_place_is_looked_up_in_as_plain_sql_does() {
 
 #[test]
 fn another_relation_in_the_caches_place_may_come_and_go_in_a_transaction() {
-    let reads = reads("ddl_replaced_transaction");
+    let reads = Reads::filled("ddl_replaced_transaction");
     let mut mine = Looker::new(&reads);
     let whole = mine.look("the cache");
     for (what, sql) in replacements(&reads) {
@@ -154,7 +130,7 @@ fn another_relation_in_the_caches_place_may_come_and_go_in_a_transaction() {
 
 #[test]
 fn a_cache_that_is_not_there_is_said_to_be_missing() {
-    let reads = reads("ddl_missing");
+    let reads = Reads::filled("ddl_missing");
     let mut mine = Looker::new(&reads);
     let whole = mine.look("the cache");
     let looks = [
@@ -187,7 +163,7 @@ fn a_cache_that_is_not_there_is_said_to_be_missing() {
 
 #[test]
 fn rows_of_a_child_table_are_seen_as_long_as_plain_sql_sees_them() {
-    let reads = reads("ddl_child");
+    let reads = Reads::filled("ddl_child");
     let (mut mine, mut other) = (Looker::new(&reads), Looker::new(&reads));
     run(&mut mine.client, "DELETE FROM enrichment_cache WHERE id % 2 = 0");
     let whole = mine.look("the cache");
@@ -216,4 +192,85 @@ fn rows_of_a_child_table_are_seen_as_long_as_plain_sql_sees_them() {
     assert_eq!(mine.look("no child any more"), whole);
     run(&mut other.client, "CREATE TABLE second () INHERITS (enrichment_cache); DROP TABLE second");
     assert_eq!(mine.look("a child that was"), whole);
+}
+
+/// Types that plain SQL compares and returns just as well.
+#[test]
+fn keys_and_times_of_kindred_types_are_compared_as_plain_sql_does() {
+    let reads = Reads::filled("ddl_kindred");
+    reads.run("CREATE DOMAIN document AS jsonb; CREATE DOMAIN word AS text COLLATE \"C\" CHECK (length(VALUE) < 1000)");
+    let mut mine = Looker::new(&reads);
+    let whole = mine.look("the cache");
+    for (column, kind) in [
+        ("service", "varchar(100)"),
+        ("cache_key", "varchar"),
+        ("cache_key", "word"),
+        ("service", "name"),
+        ("expires_at", "timestamp"),
+        ("payload", "document"),
+    ] {
+        let columns: Vec<&str> = NAMES.split(',').map(str::trim).collect();
+        let typed: Vec<String> = columns
+            .iter()
+            .map(|name| if *name == column { format!("{name}::{kind} AS {name}") } else { name.to_string() })
+            .collect();
+        run(
+            &mut mine.client,
+            &format!(
+                "{AWAY}; CREATE TABLE enrichment_cache AS SELECT {} FROM original WHERE id % 3 <> 0;
+                CREATE UNIQUE INDEX ON enrichment_cache (service, cache_key);
+                CREATE UNIQUE INDEX ON enrichment_cache (cache_key, service)",
+                typed.join(", ")
+            ),
+        );
+        let what = format!("{column} {kind}");
+        let seen = mine.look(&what);
+        assert!(seen > 50 && seen < whole, "{what}: {seen} answers of {whole}");
+        run(&mut mine.client, BACK);
+        assert_eq!(mine.look("the cache again"), whole);
+    }
+}
+
+/// In a cluster of its own, which a crash would take down.
+#[test]
+fn a_payload_of_another_type_is_an_error_and_no_crash() {
+    let reads = Reads::apart("ddl_types");
+    let mut client = reads.client();
+    let looks = [
+        "SELECT enrich_get('dshield', '8.8.0.1')::text",
+        "SELECT enrich_get('dshield', '8.8.0.1'::inet)::text",
+        "SELECT enrich_get('dshield', '8.8.0.1', '1 hour')::text",
+        "SELECT payload::text FROM enrich_get_many('dshield', '{8.8.0.1}')",
+        "SELECT payload::text FROM enrich_lookup('dshield', '8.8.0.1')",
+    ];
+    let expected: Vec<String> = looks.iter().map(|look| one(&mut client, look)).collect();
+    for kind in ["text", "json", "bytea", "int", "bigint"] {
+        let value = match kind {
+            "int" | "bigint" => "7",
+            "bytea" => "payload::text::bytea",
+            _ => "payload",
+        };
+        let names = NAMES.replace("payload", &format!("({value})::{kind} AS payload"));
+        run(
+            &mut client,
+            &format!(
+                "{AWAY}; CREATE TABLE enrichment_cache AS SELECT {names} FROM original;
+                CREATE UNIQUE INDEX ON enrichment_cache (service, cache_key);
+                CREATE UNIQUE INDEX ON enrichment_cache (cache_key, service)"
+            ),
+        );
+        for (look, expected) in looks.iter().zip(&expected) {
+            match client.query_one(*look, &[]) {
+                Ok(row) => assert_eq!(row.get::<_, Option<&str>>(0), Some(expected.as_str()), "payload {kind}: {look}"),
+                // one that says what is wrong, not what was made of the bytes
+                Err(error) => assert!(
+                    error.code().is_some_and(|code| !code.code().starts_with("XX")),
+                    "payload {kind}: {look}: {}",
+                    said(&error)
+                ),
+            }
+        }
+        run(&mut client, BACK);
+        agree(&mut client);
+    }
 }
