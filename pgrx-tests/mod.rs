@@ -17,6 +17,7 @@ mod permissions;
 mod registry;
 mod request;
 mod secrets;
+mod shadow;
 mod store;
 mod store_history;
 mod store_many;

@@ -3,6 +3,7 @@
 mod contention;
 mod crash;
 mod databases;
+mod ddl;
 mod demo;
 mod differential;
 mod dump;

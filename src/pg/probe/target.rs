@@ -152,7 +152,10 @@ fn resolve(namespace: pg_sys::Oid) -> Result<(Option<Target>, bool), Error> {
             && class.relam == pg_sys::HEAP_TABLE_AM_OID
             && !class.relrowsecurity
             && !class.relhassubclass
-            && !class.relispartition;
+            && !class.relispartition
+            // what is not replicated is not there on a standby, as SQL says
+            && (class.relpersistence == pg_sys::RELPERSISTENCE_PERMANENT as core::ffi::c_char
+                || !pg_sys::RecoveryInProgress());
         let index = if plain { index_of(heap) } else { (None, true) };
         pg_sys::relation_close(heap, pg_sys::AccessShareLock as i32);
         let (Some(index), lasting) = index else { return Ok((None, index.1)) };
@@ -212,6 +215,8 @@ unsafe fn is_ours(index: pg_sys::Relation, columns: [i16; 2]) -> bool {
         let by_bytes = |at| {
             *(*index).rd_indcollation.add(at) == pg_sys::C_COLLATION_OID
                 && *(*index).rd_opfamily.add(at) == pg_sys::TEXT_BTREE_FAM_OID
+                // the family also orders values of type name, which are stored otherwise
+                && *(*index).rd_opcintype.add(at) == pg_sys::TEXTOID
         };
         class.relam == pg_sys::BTREE_AM_OID
             && form.indisvalid

@@ -33,13 +33,12 @@ static CATALOG_CHANGED: Lone<bool> = Lone::new(false);
 
 /// Registers for the invalidations after which cached names, plans and services may be wrong.
 pub fn init() {
-    // SAFETY: the callback only sets a flag. Functions come and go with the extension, so pg_proc tells of both.
+    // SAFETY: the callback only sets a flag. Functions come and go with the extension, so pg_proc tells of both; its
+    // schema may get another name.
     unsafe {
-        pg_sys::CacheRegisterSyscacheCallback(
-            pg_sys::SysCacheIdentifier::PROCOID as i32,
-            Some(catalog_changed),
-            pg_sys::Datum::null(),
-        );
+        for cache in [pg_sys::SysCacheIdentifier::PROCOID, pg_sys::SysCacheIdentifier::NAMESPACEOID] {
+            pg_sys::CacheRegisterSyscacheCallback(cache as i32, Some(catalog_changed), pg_sys::Datum::null());
+        }
     }
     registry::init();
 }

@@ -34,6 +34,11 @@ pub struct Lookups {
 }
 
 impl Lookups {
+    /// Begins to gather; nothing is written before an interval has passed.
+    pub fn starting(now: Micros) -> Self {
+        Lookups { last: now, ..Lookups::default() }
+    }
+
     /// Takes over what sessions have put into shared memory.
     pub fn gather(&mut self) {
         for touch in tally::touched(usize::MAX) {

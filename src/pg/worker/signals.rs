@@ -25,7 +25,10 @@ pub fn install() {
 }
 
 unsafe extern "C-unwind" fn on_terminate(_signal: core::ffi::c_int) {
-    TERMINATE.store(true, Ordering::SeqCst);
+    // only the first one cancels: what is stored before the end must not be interrupted by the second
+    if TERMINATE.swap(true, Ordering::SeqCst) {
+        return;
+    }
     // SAFETY: flags and a latch of this process.
     unsafe {
         pg_sys::QueryCancelPending = 1;

@@ -33,11 +33,11 @@ impl Reader {
             self.looks = 0;
         }
         let Some((client, glance, compared)) = &mut self.session else { return Ok(()) };
-        if !self.isolation.is_empty() && self.looks % 7 == 0 {
+        if !self.isolation.is_empty() && self.looks.is_multiple_of(7) {
             client.batch_execute("ROLLBACK")?;
             client.batch_execute(&format!("BEGIN ISOLATION LEVEL {}", self.isolation))?;
         }
-        let row = client.query_one(if self.looks % 3 == 0 { &*compared } else { &*glance }, &[])?;
+        let row = client.query_one(if self.looks.is_multiple_of(3) { &*compared } else { &*glance }, &[])?;
         assert_eq!(row.get::<_, &str>(1), "", "on the standby, {}", self.isolation);
         self.answers += row.get::<_, i64>(0);
         Ok(())
@@ -96,6 +96,7 @@ fn a_hot_standby_answers_as_plain_sql_there_and_serves_when_promoted() {
     readers.iter_mut().for_each(|reader| reader.session = None);
 
     a_standby_refuses_to_write_and_runs_nothing(&standby, &mut client);
+    an_unlogged_table_is_no_more_readable_there_by_look_ups(&reads, &there);
     drop(client);
     standby.promote();
     wait_served(&standby, "standing");
@@ -124,4 +125,26 @@ fn a_standby_refuses_to_write_and_runs_nothing(standby: &Cluster, client: &mut C
     for backend in ["enrichment_cache worker", "enrichment_cache launcher"] {
         assert!(standby.backend_pids(backend).is_empty(), "{backend} runs on a standby");
     }
+}
+
+/// A standby has nothing of an unlogged table, and says so.
+fn an_unlogged_table_is_no_more_readable_there_by_look_ups(reads: &Reads, there: &Reads) {
+    reads.run("ALTER TABLE enrichment_cache SET UNLOGGED");
+    there.cluster.wait_replayed(&reads.cluster);
+    let mut client = there.client();
+    let says = |client: &mut Client, sql: &str| {
+        let error = client.batch_execute(sql).expect_err(sql);
+        said(&error)
+    };
+    let plain = says(&mut client, "SELECT payload FROM enrichment_cache");
+    for look in [
+        "enrich_get('dshield', '8.8.0.1')",
+        "enrich_get('dshield', '8.8.0.1'::inet)",
+        "enrich_lookup('dshield', '8.8.0.1')",
+    ] {
+        assert_eq!(says(&mut client, &format!("SELECT {look}")), plain, "{look}");
+    }
+    reads.run("ALTER TABLE enrichment_cache SET LOGGED");
+    there.cluster.wait_replayed(&reads.cluster);
+    agree(&mut client);
 }

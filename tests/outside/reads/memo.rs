@@ -1,6 +1,6 @@
 //! What a query may remember of its look-ups: never a wrong answer, and no more memory than allowed.
 
-use super::{agree, pid, Reads};
+use super::{agree, anonymous, Reads};
 use crate::support::{one, run, said};
 use postgres::Client;
 
@@ -29,9 +29,8 @@ fn bounds(client: &mut Client) -> Vec<Option<&'static str>> {
 }
 
 fn set(client: &mut Client, bound: Option<&str>) {
-    match bound {
-        Some(size) => run(client, &format!("SET enrichment_cache.memo_size = '{size}'")),
-        None => {}
+    if let Some(size) = bound {
+        run(client, &format!("SET enrichment_cache.memo_size = '{size}'"));
     }
 }
 
@@ -67,11 +66,8 @@ fn a_query_over_more_keys_than_are_remembered_gives_right_answers() {
 
 /// What a session's process holds of its own, and what PostgreSQL's memory contexts in it hold, in bytes.
 fn held(client: &mut Client) -> (i64, i64) {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", pid(client))).expect("proc(5)");
-    let anonymous = status.lines().find_map(|line| line.strip_prefix("RssAnon:"));
-    let kilobytes = anonymous.and_then(|line| line.trim().strip_suffix(" kB")).and_then(|number| number.parse().ok());
     let contexts = one(client, "SELECT sum(total_bytes)::int8 FROM pg_backend_memory_contexts");
-    (kilobytes.map_or(0, |kilobytes: i64| kilobytes * 1024), contexts)
+    (anonymous(client), contexts)
 }
 
 #[test]

@@ -1,9 +1,12 @@
 //! Tests of reading: a database with a small universe of keys, each asked for in every form beside plain SQL.
 
+mod interrupted;
 mod memo;
 mod nested;
 mod parallel;
+mod places;
 mod read_only;
+mod rights;
 
 use crate::support::{create_database, one, run, said};
 use postgres::{Client, Row};
@@ -139,6 +142,14 @@ impl Reads {
 #[track_caller]
 pub fn pid(client: &mut Client) -> i32 {
     one(client, "SELECT pg_backend_pid()")
+}
+
+/// What a session's process holds of its own, in bytes.
+#[track_caller]
+pub fn anonymous(client: &mut Client) -> i64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", pid(client))).expect("proc(5)");
+    let kilobytes = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).expect("a line of its own");
+    kilobytes.trim().trim_end_matches(" kB").parse::<i64>().expect("a number") * 1024
 }
 
 /// SplitMix64 (Steele, Lea, Flood 2014): the same numbers for the same seed.
