@@ -32,6 +32,9 @@ struct Entry {
 
 const NONE: u32 = u32::MAX;
 
+/// An entry begins with a line of the processor's cache: what is compared, up to an address of 24 bytes, lies in that one.
+const LINE: usize = 64;
+
 /// What is remembered of an answer beside its bytes.
 #[derive(Clone, Copy)]
 pub struct Row {
@@ -98,7 +101,7 @@ impl Memo {
         row: Option<Row>,
         limit: usize,
     ) -> Option<Option<pg_sys::Datum>> {
-        let size = size_of::<Entry>() + round(key.len()) + round(answer.map_or(0, <[u8]>::len));
+        let size = line(size_of::<Entry>() + round(key.len()) + round(answer.map_or(0, <[u8]>::len)));
         // a large answer would push out many small ones
         if size > limit / 8 || size > LARGEST_BLOCK {
             return None;
@@ -135,21 +138,21 @@ impl Memo {
     /// Takes a new block, each twice as large as the one before, or the oldest ones' memory when that would be too much.
     fn add_block(&mut self, size: usize, limit: usize) -> Option<()> {
         let last = self.blocks.back().map_or(SMALLEST_BLOCK / 2, |block| block.size);
-        let wanted = (last * 2).min(LARGEST_BLOCK).min(limit / 8).max(size);
+        let wanted = (last * 2).min(LARGEST_BLOCK).min(limit / 8).max(size + LINE);
         // the table of pointers counts too
         while self.taken + self.table.allocation_size() + wanted > limit {
             let oldest = self.blocks.pop_front()?;
             self.evict(&oldest);
             if oldest.size >= wanted {
-                self.blocks.push_back(Block { used: 0, ..oldest });
+                self.blocks.push_back(Block { used: oldest.start.align_offset(LINE), ..oldest });
                 return Some(());
             }
             self.free(oldest);
         }
         // SAFETY: the context lives; not enough memory is an error of the statement.
-        let start = unsafe { pg_sys::MemoryContextAlloc(self.memory, wanted) }.cast();
+        let start = unsafe { pg_sys::MemoryContextAlloc(self.memory, wanted) }.cast::<u8>();
         self.taken += wanted;
-        self.blocks.push_back(Block { start, size: wanted, used: 0 });
+        self.blocks.push_back(Block { start, size: wanted, used: start.align_offset(LINE) });
         Some(())
     }
 
@@ -184,7 +187,7 @@ impl Memo {
                 self.free(block);
             }
         }
-        self.blocks.iter_mut().for_each(|block| block.used = 0);
+        self.blocks.iter_mut().for_each(|block| block.used = block.start.align_offset(LINE));
     }
 
     /// Reports which rows were looked up, and how often since the last time.
@@ -193,19 +196,24 @@ impl Memo {
     }
 }
 
+/// A multiple of a cache line.
+fn line(size: usize) -> usize {
+    size.next_multiple_of(LINE)
+}
+
 /// A multiple of 8, at which what follows is aligned.
 fn round(size: usize) -> usize {
     size.next_multiple_of(8)
 }
 
 fn each(block: &Block, mut work: impl FnMut(*mut Entry)) {
-    let mut at = 0;
+    let mut at = block.start.align_offset(LINE);
     while at < block.used {
         // SAFETY: entries lie one behind the other, as `put` wrote them.
         unsafe {
             let entry = block.start.add(at).cast::<Entry>();
             let length = if (*entry).length == NONE { 0 } else { (*entry).length as usize };
-            at += size_of::<Entry>() + round((*entry).key_length as usize) + round(length);
+            at += line(size_of::<Entry>() + round((*entry).key_length as usize) + round(length));
             work(entry);
         }
     }
