@@ -30,7 +30,7 @@ impl Reader {
             let mut client = self.reads.cluster.try_client(&self.reads.name)?;
             // An index rebuilt on the primary leaves out what nobody there can see; a snapshot here may be older. So plain SQL
             // by index gives less than by sequential scan (seen on PostgreSQL 15.20 without us): compare like with like.
-            client.batch_execute("SET enable_seqscan = off; SET enable_bitmapscan = off")?;
+            client.batch_execute("SET enable_seqscan = off; SET enable_bitmapscan = off; SET jit = off")?;
             let (glance, compared) = (client.prepare(&comparison("glance"))?, client.prepare(&comparison("compared"))?);
             self.session = Some((client, glance, compared));
             self.looks = 0;
