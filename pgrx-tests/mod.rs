@@ -11,16 +11,20 @@ mod hibp;
 mod invalidate;
 mod keys;
 mod lookup;
+mod odd;
 mod passwords;
 mod permissions;
 mod registry;
 mod request;
 mod secrets;
+mod shadow;
 mod store;
 mod store_history;
 mod store_many;
 mod text;
 mod triggers;
+mod typed;
+mod views;
 
 /// What the framework asks before it starts its server.
 #[cfg(test)]

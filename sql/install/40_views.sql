@@ -3,101 +3,65 @@
 -- Nothing here raises, whatever a provider sent. Functions are pg_catalog's by name; operators have operands of exactly
 -- the types pg_catalog declares (or are qualified), so that nothing in another schema can take their place.
 
--- Safe accessors: NULL instead of an error. Plain expressions, so that the planner inlines them. ------------------
+-- Safe accessors: NULL instead of an error, of a value or of the value at a path, which is followed as by
+-- jsonb_extract_path. They read the stored bytes in place (src/core/jsonb, src/core/typed): no value is built on the way.
+-- Not STRICT: see the views below. A step of their COST is what a step of the planner costs, 7 ns.
 
-CREATE FUNCTION @extschema@.enrich_bigint(value jsonb) RETURNS bigint LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN CASE pg_catalog.jsonb_typeof(value)
-    WHEN 'number' THEN
-        CASE WHEN value::numeric > '-9223372036854775809'::numeric AND value::numeric < '9223372036854775808'::numeric
-            THEN pg_catalog.trunc(value::numeric)::bigint END
-    WHEN 'string' THEN CASE
-        -- 18 digits always fit; 19 may not
-        WHEN (value #>> '{}'::text[]) COLLATE "C" ~ '^[[:space:]]*[+-]?[0-9]{1,18}([.][0-9]*)?[[:space:]]*$'
-            THEN pg_catalog.substring(value #>> '{}'::text[], '[+-]?[0-9]+'::text)::bigint
-        WHEN (value #>> '{}'::text[]) COLLATE "C" ~ '^[[:space:]]*[+-]?[0-9]{19}([.][0-9]*)?[[:space:]]*$'
-            THEN CASE WHEN pg_catalog.substring(value #>> '{}'::text[], '[+-]?[0-9]+'::text)::numeric
-                    BETWEEN '-9223372036854775808'::numeric AND '9223372036854775807'::numeric
-                THEN pg_catalog.substring(value #>> '{}'::text[], '[+-]?[0-9]+'::text)::bigint END
-        END
-    END;
+CREATE FUNCTION @extschema@.enrich_text(value jsonb) RETURNS text
+    LANGUAGE c IMMUTABLE PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'enrich_text_wrapper';
+CREATE FUNCTION @extschema@.enrich_text(payload jsonb, VARIADIC path text[]) RETURNS text
+    LANGUAGE c IMMUTABLE PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'enrich_text_wrapper';
 
-CREATE FUNCTION @extschema@.enrich_text(value jsonb) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN CASE WHEN pg_catalog.jsonb_typeof(value) IN ('string', 'number', 'boolean')
-    THEN nullif(value #>> '{}'::text[], '') END;
+CREATE FUNCTION @extschema@.enrich_bigint(value jsonb) RETURNS bigint
+    LANGUAGE c IMMUTABLE PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'enrich_bigint_wrapper';
+CREATE FUNCTION @extschema@.enrich_bigint(payload jsonb, VARIADIC path text[]) RETURNS bigint
+    LANGUAGE c IMMUTABLE PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'enrich_bigint_wrapper';
 
-CREATE FUNCTION @extschema@.enrich_boolean(value jsonb) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN CASE
-    WHEN pg_catalog.jsonb_typeof(value) NOT IN ('string', 'number', 'boolean') THEN NULL
-    WHEN pg_catalog.lower((value #>> '{}'::text[]) COLLATE "C") IN ('true', 't', 'yes', 'y', 'on', '1') THEN true
-    WHEN pg_catalog.lower((value #>> '{}'::text[]) COLLATE "C") IN ('false', 'f', 'no', 'n', 'off', '0') THEN false
-    END;
+CREATE FUNCTION @extschema@.enrich_asn(value jsonb) RETURNS int
+    LANGUAGE c IMMUTABLE PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'enrich_asn_wrapper';
+CREATE FUNCTION @extschema@.enrich_asn(payload jsonb, VARIADIC path text[]) RETURNS int
+    LANGUAGE c IMMUTABLE PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'enrich_asn_wrapper';
 
--- Unix seconds (a number, or a text of 9 to 11 digits), or a date with or without time, UTC unless an offset says
--- otherwise. The casts from text to timestamps depend on settings and raise, hence the taking apart.
-CREATE FUNCTION @extschema@.enrich_timestamp(value jsonb) RETURNS timestamptz LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN CASE pg_catalog.jsonb_typeof(value)
-    WHEN 'number' THEN
-        CASE WHEN value::numeric >= '0'::numeric AND value::numeric < '253402300800'::numeric
-            THEN pg_catalog.to_timestamp(pg_catalog.round(value::numeric, 6)::double precision) END
-    WHEN 'string' THEN CASE
-        WHEN (value #>> '{}'::text[]) COLLATE "C" ~ '^[0-9]{9,11}$'
-            THEN pg_catalog.to_timestamp((value #>> '{}'::text[])::double precision)
-        WHEN (value #>> '{}'::text[]) COLLATE "C" ~ '^[1-9][0-9]{3}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])([ T]([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9]([.][0-9]{1,9})?)?( ?(UTC|GMT|Z|[+-](0[0-9]|1[0-4]):?[0-5][0-9]))?)?$'
-            THEN CASE
-                -- the day exists when counting to it from the first stays within the month
-                WHEN EXTRACT(month FROM pg_catalog.make_date(
-                        pg_catalog.substr(value #>> '{}'::text[], 1, 4)::int,
-                        pg_catalog.substr(value #>> '{}'::text[], 6, 2)::int, 1)
-                        + (pg_catalog.substr(value #>> '{}'::text[], 9, 2)::int - 1))
-                    = pg_catalog.substr(value #>> '{}'::text[], 6, 2)::numeric
-                THEN (pg_catalog.make_timestamp(
-                        pg_catalog.substr(value #>> '{}'::text[], 1, 4)::int,
-                        pg_catalog.substr(value #>> '{}'::text[], 6, 2)::int,
-                        pg_catalog.substr(value #>> '{}'::text[], 9, 2)::int,
-                        coalesce(nullif(pg_catalog.substr(value #>> '{}'::text[], 12, 2), '')::int, 0),
-                        coalesce(nullif(pg_catalog.substr(value #>> '{}'::text[], 15, 2), '')::int, 0),
-                        coalesce(pg_catalog.substring(value #>> '{}'::text[],
-                            ':[0-9]{2}:([0-9]{2}([.][0-9]+)?)'::text)::double precision, 0::double precision))
-                    - pg_catalog.make_interval(
-                        hours => coalesce(pg_catalog.substring(value #>> '{}'::text[],
-                            ':[0-9.]+ ?([+-][0-9]{2}):?[0-9]{2}$'::text)::int, 0),
-                        mins => coalesce((
-                            pg_catalog.substring(value #>> '{}'::text[], ':[0-9.]+ ?([+-])[0-9]{2}:?[0-9]{2}$'::text)
-                            || pg_catalog.substring(value #>> '{}'::text[], ':[0-9.]+ ?[+-][0-9]{2}:?([0-9]{2})$'::text))::int, 0))
-                    ) AT TIME ZONE 'UTC'
-                END
-        END
-    END;
+CREATE FUNCTION @extschema@.enrich_boolean(value jsonb) RETURNS boolean
+    LANGUAGE c IMMUTABLE PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'enrich_boolean_wrapper';
+CREATE FUNCTION @extschema@.enrich_boolean(payload jsonb, VARIADIC path text[]) RETURNS boolean
+    LANGUAGE c IMMUTABLE PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'enrich_boolean_wrapper';
 
--- Strict and with a subquery, so it is called, not inlined; a NULL costs nothing. A text is a list with commas, or a
--- list as Python prints it.
-CREATE FUNCTION @extschema@.enrich_text_array(value jsonb) RETURNS text[] LANGUAGE sql IMMUTABLE STRICT PARALLEL SAFE
-COST 20
-RETURN CASE pg_catalog.jsonb_typeof(value)
-    WHEN 'array' THEN (
-        SELECT coalesce(pg_catalog.array_agg(e.item #>> '{}'::text[] ORDER BY e.place), '{}'::text[])
-        FROM pg_catalog.jsonb_array_elements(value) WITH ORDINALITY AS e (item, place)
-        WHERE pg_catalog.jsonb_typeof(e.item) IN ('string', 'number', 'boolean') AND (e.item #>> '{}'::text[]) <> '')
-    WHEN 'string' THEN
-        CASE WHEN (value #>> '{}'::text[]) COLLATE "C" ~ '^[[].*[]]$'
-            THEN CASE WHEN (value #>> '{}'::text[]) COLLATE "C" ~ '[^][''", ]'
-                THEN pg_catalog.array_remove(pg_catalog.regexp_split_to_array(
-                    pg_catalog.btrim(value #>> '{}'::text[], '[]''" '), '[''"]?[[:space:]]*,[[:space:]]*[''"]?'), '') END
-        WHEN (value #>> '{}'::text[]) COLLATE "C" ~ '[^, ]'
-            THEN pg_catalog.array_remove(pg_catalog.regexp_split_to_array(
-                pg_catalog.btrim(value #>> '{}'::text[]), '[[:space:]]*,[[:space:]]*'), '')
-        END
-    END;
+CREATE FUNCTION @extschema@.enrich_timestamp(value jsonb) RETURNS timestamptz
+    LANGUAGE c IMMUTABLE PARALLEL SAFE COST 15 AS 'MODULE_PATHNAME', 'enrich_timestamp_wrapper';
+CREATE FUNCTION @extschema@.enrich_timestamp(payload jsonb, VARIADIC path text[]) RETURNS timestamptz
+    LANGUAGE c IMMUTABLE PARALLEL SAFE COST 15 AS 'MODULE_PATHNAME', 'enrich_timestamp_wrapper';
 
--- A number of an autonomous system, also as "AS123"; above 2147483647 and 0 are NULL.
-CREATE FUNCTION @extschema@.enrich_asn(value jsonb) RETURNS int LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN CASE pg_catalog.jsonb_typeof(value)
-    WHEN 'number' THEN CASE WHEN value::numeric >= '1'::numeric AND value::numeric < '2147483648'::numeric
-        THEN pg_catalog.trunc(value::numeric)::int END
-    WHEN 'string' THEN CASE
-        WHEN pg_catalog.substring(value #>> '{}'::text[], '^(?:AS|as)?0*([1-9][0-9]{0,9})(?:[.]0*)?$'::text)::bigint <= '2147483647'::bigint
-            THEN pg_catalog.substring(value #>> '{}'::text[], '[1-9][0-9]*'::text)::int END
-    END;
+CREATE FUNCTION @extschema@.enrich_date(value jsonb) RETURNS date
+    LANGUAGE c IMMUTABLE PARALLEL SAFE COST 15 AS 'MODULE_PATHNAME', 'enrich_date_wrapper';
+CREATE FUNCTION @extschema@.enrich_date(payload jsonb, VARIADIC path text[]) RETURNS date
+    LANGUAGE c IMMUTABLE PARALLEL SAFE COST 15 AS 'MODULE_PATHNAME', 'enrich_date_wrapper';
+
+CREATE FUNCTION @extschema@.enrich_text_array(value jsonb) RETURNS text[]
+    LANGUAGE c IMMUTABLE PARALLEL SAFE COST 30 AS 'MODULE_PATHNAME', 'enrich_text_array_wrapper';
+CREATE FUNCTION @extschema@.enrich_text_array(payload jsonb, VARIADIC path text[]) RETURNS text[]
+    LANGUAGE c IMMUTABLE PARALLEL SAFE COST 30 AS 'MODULE_PATHNAME', 'enrich_text_array_wrapper';
+
+-- The names of an object's members; of what is no object the texts, as enrich_text_array.
+CREATE FUNCTION @extschema@.enrich_names(payload jsonb, VARIADIC path text[]) RETURNS text[]
+    LANGUAGE c IMMUTABLE PARALLEL SAFE COST 30 AS 'MODULE_PATHNAME', 'enrich_names_wrapper';
+
+-- The sum of an object's members, each read as by enrich_bigint.
+CREATE FUNCTION @extschema@.enrich_sum(value jsonb) RETURNS bigint
+    LANGUAGE c IMMUTABLE PARALLEL SAFE COST 20 AS 'MODULE_PATHNAME', 'enrich_sum_wrapper';
+
+-- One value of a VirusTotal or Spur answer by its path in that answer, in whichever shape it was cached. What is large is
+-- stored out of line and unpacked once for all columns of a row; the cost is that of one column among several.
+CREATE FUNCTION @extschema@.enrich_virustotal_value(payload jsonb, VARIADIC path text[]) RETURNS jsonb
+    LANGUAGE c IMMUTABLE PARALLEL SAFE COST 200 AS 'MODULE_PATHNAME', 'enrich_virustotal_value_wrapper';
+CREATE FUNCTION @extschema@.enrich_spur_value(payload jsonb, VARIADIC path text[]) RETURNS jsonb
+    LANGUAGE c IMMUTABLE PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'enrich_spur_value_wrapper';
+CREATE FUNCTION @extschema@.enrich_spur_flagged(payload jsonb) RETURNS boolean
+    LANGUAGE c IMMUTABLE PARALLEL SAFE COST 15 AS 'MODULE_PATHNAME', 'enrich_spur_flagged_wrapper';
+CREATE FUNCTION @extschema@.enrich_urlhaus_tags(payload jsonb) RETURNS text[]
+    LANGUAGE c IMMUTABLE PARALLEL SAFE COST 50 AS 'MODULE_PATHNAME', 'enrich_urlhaus_tags_wrapper';
+CREATE FUNCTION @extschema@.enrich_urlhaus_online(payload jsonb) RETURNS bigint
+    LANGUAGE c IMMUTABLE PARALLEL SAFE COST 20 AS 'MODULE_PATHNAME', 'enrich_urlhaus_online_wrapper';
 
 -- What was cached of a VirusTotal answer: all of it, without its wrapper, or some of its attributes.
 CREATE FUNCTION @extschema@.enrich_virustotal_attributes(payload jsonb) RETURNS jsonb LANGUAGE sql IMMUTABLE PARALLEL SAFE
@@ -105,70 +69,37 @@ RETURN coalesce(pg_catalog.jsonb_extract_path(payload, 'data', 'attributes'),
     pg_catalog.jsonb_extract_path(payload, 'attributes'), payload);
 
 -- A cached list of 18 items, in either of the orders in use, in the shape of Spur's own answer.
-CREATE FUNCTION @extschema@.enrich_spur_list(items jsonb) RETURNS jsonb LANGUAGE sql STABLE PARALLEL SAFE COST 1
-RETURN CASE
-    -- a list of nothing is what was kept when nothing was learnt
-    WHEN items <@ '["", null, []]'::jsonb THEN NULL
-    WHEN 'array' IN (
-            pg_catalog.jsonb_typeof(pg_catalog.jsonb_extract_path(items, '1')),
-            pg_catalog.jsonb_typeof(pg_catalog.jsonb_extract_path(items, '7')),
-            pg_catalog.jsonb_typeof(pg_catalog.jsonb_extract_path(items, '9')),
-            pg_catalog.jsonb_typeof(pg_catalog.jsonb_extract_path(items, '15')),
-            pg_catalog.jsonb_typeof(pg_catalog.jsonb_extract_path(items, '16')),
-            pg_catalog.jsonb_typeof(pg_catalog.jsonb_extract_path(items, '17')))
-        OR 'number' IN (
-            pg_catalog.jsonb_typeof(pg_catalog.jsonb_extract_path(items, '5')),
-            pg_catalog.jsonb_typeof(pg_catalog.jsonb_extract_path(items, '6')))
-    THEN pg_catalog.jsonb_build_object(
-        'as', pg_catalog.jsonb_build_object('organization', pg_catalog.jsonb_extract_path(items, '0')),
-        'client', pg_catalog.jsonb_build_object(
-            'behaviors', pg_catalog.jsonb_extract_path(items, '1'),
-            'countries', pg_catalog.jsonb_extract_path(items, '5'),
-            'count', pg_catalog.jsonb_extract_path(items, '6'),
-            'proxies', pg_catalog.jsonb_extract_path(items, '7'),
-            'spread', pg_catalog.jsonb_extract_path(items, '8'),
-            'types', pg_catalog.jsonb_extract_path(items, '9')),
-        'infrastructure', pg_catalog.jsonb_extract_path(items, '10'),
-        'location', pg_catalog.jsonb_build_object(
-            'city', pg_catalog.jsonb_extract_path(items, '11'),
-            'country', pg_catalog.jsonb_extract_path(items, '12'),
-            'state', pg_catalog.jsonb_extract_path(items, '13')),
-        'organization', pg_catalog.jsonb_extract_path(items, '14'),
-        'risks', pg_catalog.jsonb_extract_path(items, '15'),
-        'services', pg_catalog.jsonb_extract_path(items, '16'),
-        'tunnels', pg_catalog.jsonb_extract_path(items, '17'))
-    ELSE pg_catalog.jsonb_build_object(
-        'as', pg_catalog.jsonb_build_object(
-            'number', pg_catalog.jsonb_extract_path(items, '0'),
-            'organization', pg_catalog.jsonb_extract_path(items, '1')),
-        'organization', pg_catalog.jsonb_extract_path(items, '2'),
-        'infrastructure', pg_catalog.jsonb_extract_path(items, '3'),
-        'client', pg_catalog.jsonb_build_object(
-            'behaviors', pg_catalog.jsonb_extract_path(items, '4'),
-            'proxies', pg_catalog.jsonb_extract_path(items, '5'),
-            'types', pg_catalog.jsonb_extract_path(items, '6'),
-            'count', pg_catalog.jsonb_extract_path(items, '7'),
-            'countries', pg_catalog.jsonb_extract_path(items, '9'),
-            'spread', pg_catalog.jsonb_extract_path(items, '10')),
-        'risks', pg_catalog.jsonb_extract_path(items, '11'),
-        'services', pg_catalog.jsonb_extract_path(items, '12'),
-        -- "city, state, country" without what was empty: two parts do not say which the first one is
-        'location', pg_catalog.jsonb_build_object(
-            'city', pg_catalog.substring(pg_catalog.jsonb_extract_path_text(items, '13'), '^(.+), [^,]+, [A-Z]{2}$'::text),
-            'state', pg_catalog.substring(pg_catalog.jsonb_extract_path_text(items, '13'), ', ([^,]+), [A-Z]{2}$'::text),
-            'country', pg_catalog.substring(pg_catalog.jsonb_extract_path_text(items, '13'), '(?:^|, )([A-Z]{2})$'::text)),
-        'tunnels', CASE WHEN coalesce(
-                @extschema@.enrich_text(pg_catalog.jsonb_extract_path(items, '17')),
-                @extschema@.enrich_text(pg_catalog.jsonb_extract_path(items, '16')),
-                @extschema@.enrich_text(pg_catalog.jsonb_extract_path(items, '14'))) IS NOT NULL
+CREATE FUNCTION @extschema@.enrich_spur_list(items jsonb) RETURNS jsonb LANGUAGE sql IMMUTABLE PARALLEL SAFE
+RETURN CASE WHEN @extschema@.enrich_spur_flagged(items) IS NOT NULL THEN pg_catalog.jsonb_build_object(
+    'as', pg_catalog.jsonb_build_object(
+        'number', @extschema@.enrich_spur_value(items, 'as', 'number'),
+        'organization', @extschema@.enrich_spur_value(items, 'as', 'organization')),
+    'organization', @extschema@.enrich_spur_value(items, 'organization'),
+    'infrastructure', @extschema@.enrich_spur_value(items, 'infrastructure'),
+    'client', pg_catalog.jsonb_build_object(
+        'behaviors', @extschema@.enrich_spur_value(items, 'client', 'behaviors'),
+        'proxies', @extschema@.enrich_spur_value(items, 'client', 'proxies'),
+        'types', @extschema@.enrich_spur_value(items, 'client', 'types'),
+        'count', @extschema@.enrich_spur_value(items, 'client', 'count'),
+        'countries', @extschema@.enrich_spur_value(items, 'client', 'countries'),
+        'spread', @extschema@.enrich_spur_value(items, 'client', 'spread')),
+    'risks', @extschema@.enrich_spur_value(items, 'risks'),
+    'services', @extschema@.enrich_spur_value(items, 'services'),
+    'location', pg_catalog.jsonb_build_object(
+        'city', @extschema@.enrich_spur_value(items, 'location', 'city'),
+        'state', @extschema@.enrich_spur_value(items, 'location', 'state'),
+        'country', @extschema@.enrich_spur_value(items, 'location', 'country')),
+    -- of the older order only the parts of the first tunnel are known
+    'tunnels', coalesce(@extschema@.enrich_spur_value(items, 'tunnels'),
+        CASE WHEN coalesce(@extschema@.enrich_spur_value(items, 'tunnels', '0', 'type'), @extschema@.enrich_spur_value(items, 'tunnels', '0', 'operator'),
+                @extschema@.enrich_spur_value(items, 'tunnels', '0', 'anonymous')) IS NOT NULL
             THEN pg_catalog.jsonb_build_array(pg_catalog.jsonb_build_object(
-                'anonymous', pg_catalog.jsonb_extract_path(items, '14'),
-                'operator', pg_catalog.jsonb_extract_path(items, '16'),
-                'type', pg_catalog.jsonb_extract_path(items, '17'))) END)
-    END;
+                'anonymous', @extschema@.enrich_spur_value(items, 'tunnels', '0', 'anonymous'),
+                'operator', @extschema@.enrich_spur_value(items, 'tunnels', '0', 'operator'),
+                'type', @extschema@.enrich_spur_value(items, 'tunnels', '0', 'type'))) END)) END;
 
--- A Spur answer as it was received, also where a list was cached. The costs of 1 let the accessors be inlined around it.
-CREATE FUNCTION @extschema@.enrich_spur_answer(payload jsonb) RETURNS jsonb LANGUAGE sql STABLE PARALLEL SAFE COST 1
+-- A Spur answer as it was received, also where a list was cached.
+CREATE FUNCTION @extschema@.enrich_spur_answer(payload jsonb) RETURNS jsonb LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN CASE
     WHEN pg_catalog.jsonb_typeof(payload) = 'array' THEN @extschema@.enrich_spur_list(payload)
     WHEN pg_catalog.jsonb_typeof(pg_catalog.jsonb_extract_path(payload, 'spur_data')) = 'array'
@@ -176,138 +107,124 @@ RETURN CASE
     ELSE payload END;
 
 -- Typed views: one row per key of the cache, one scan, an expression per column, so that a join is a join of tables and a
--- column that is not asked for is not computed. (A lateral subquery would be memoized by whole payloads.) -------------
+-- column that is not asked for is not computed.
+--
+-- The outer join to nothing is taken out by the planner, for service is never NULL. What stays of it (docs/adr/0012): a
+-- column that is not strict could have been NULL because of the join, so it is computed where the table is read. A join then
+-- carries a few short values for each row of the cache in place of its payload, and computes them once for each
+-- row of the cache in place of once for each row of the result.
+
+-- The clock is always there. A condition that is volatile keeps the planner from putting a Memoize node over the index (docs/adr/0012):
+-- it believes the pages of the index scan to be shared by all rows of the join and then counts only the misses, so that it prefers
+-- that to a hash join four times as fast, as soon as it takes the user's table to have fewer keys than it has.
 
 CREATE VIEW @extschema@.enrichment_dshield AS
-SELECT c.cache_key,
-    @extschema@.enrich_asn(pg_catalog.jsonb_extract_path(c.payload, 'ip', 'as')) AS asn,
-    @extschema@.enrich_text(pg_catalog.jsonb_extract_path(c.payload, 'ip', 'asname')) AS as_name,
-    @extschema@.enrich_text(pg_catalog.jsonb_extract_path(c.payload, 'ip', 'ascountry')) AS country,
-    @extschema@.enrich_text(pg_catalog.jsonb_extract_path(c.payload, 'ip', 'network')) AS network,
-    @extschema@.enrich_text(pg_catalog.jsonb_extract_path(c.payload, 'ip', 'asabusecontact')) AS abuse_contact,
-    @extschema@.enrich_bigint(pg_catalog.jsonb_extract_path(c.payload, 'ip', 'count')) AS reports,
-    @extschema@.enrich_bigint(pg_catalog.jsonb_extract_path(c.payload, 'ip', 'attacks')) AS attacks,
-    (SELECT (@extschema@.enrich_timestamp(v.day) AT TIME ZONE 'UTC')::date
-        FROM (SELECT pg_catalog.jsonb_extract_path(c.payload, 'ip', 'mindate') AS day OFFSET 0) v) AS first_seen,
-    (SELECT (@extschema@.enrich_timestamp(v.day) AT TIME ZONE 'UTC')::date
-        FROM (SELECT pg_catalog.jsonb_extract_path(c.payload, 'ip', 'maxdate') AS day OFFSET 0) v) AS last_seen,
-    CASE pg_catalog.jsonb_typeof(pg_catalog.jsonb_extract_path(c.payload, 'ip', 'threatfeeds'))
-        WHEN 'object' THEN (
-            SELECT coalesce(pg_catalog.array_agg(f.name ORDER BY f.name), '{}'::text[])
-            FROM pg_catalog.jsonb_object_keys(pg_catalog.jsonb_extract_path(c.payload, 'ip', 'threatfeeds')) AS f (name))
-        ELSE @extschema@.enrich_text_array(pg_catalog.jsonb_extract_path(c.payload, 'ip', 'threatfeeds')) END AS threatfeeds,
+SELECT c.cache_key, c.asn, c.as_name, c.country, c.network, c.abuse_contact, c.reports, c.attacks, c.first_seen,
+    c.last_seen, c.threatfeeds,
     c.response_status, c.fetched_at, c.expires_at
-FROM @extschema@.enrichment_cache c
-WHERE c.service = 'dshield';
+FROM (SELECT) AS one
+LEFT JOIN (
+    SELECT c.service, c.cache_key,
+        @extschema@.enrich_asn(c.payload, 'ip', 'as') AS asn,
+        @extschema@.enrich_text(c.payload, 'ip', 'asname') AS as_name,
+        @extschema@.enrich_text(c.payload, 'ip', 'ascountry') AS country,
+        @extschema@.enrich_text(c.payload, 'ip', 'network') AS network,
+        @extschema@.enrich_text(c.payload, 'ip', 'asabusecontact') AS abuse_contact,
+        @extschema@.enrich_bigint(c.payload, 'ip', 'count') AS reports,
+        @extschema@.enrich_bigint(c.payload, 'ip', 'attacks') AS attacks,
+        @extschema@.enrich_date(c.payload, 'ip', 'mindate') AS first_seen,
+        @extschema@.enrich_date(c.payload, 'ip', 'maxdate') AS last_seen,
+        @extschema@.enrich_names(c.payload, 'ip', 'threatfeeds') AS threatfeeds,
+        c.response_status, c.fetched_at, c.expires_at
+    FROM @extschema@.enrichment_cache c) c ON true
+WHERE c.service = 'dshield' AND pg_catalog.clock_timestamp() IS NOT NULL;
 
 CREATE VIEW @extschema@.enrichment_spur AS
-SELECT c.cache_key,
-    @extschema@.enrich_asn(pg_catalog.jsonb_extract_path(@extschema@.enrich_spur_answer(c.payload), 'as', 'number')) AS asn,
-    @extschema@.enrich_text(pg_catalog.jsonb_extract_path(@extschema@.enrich_spur_answer(c.payload), 'as', 'organization')) AS as_organization,
-    @extschema@.enrich_text(pg_catalog.jsonb_extract_path(@extschema@.enrich_spur_answer(c.payload), 'organization')) AS organization,
-    @extschema@.enrich_text(pg_catalog.jsonb_extract_path(@extschema@.enrich_spur_answer(c.payload), 'infrastructure')) AS infrastructure,
-    @extschema@.enrich_text(pg_catalog.jsonb_extract_path(@extschema@.enrich_spur_answer(c.payload), 'location', 'city')) AS city,
-    @extschema@.enrich_text(pg_catalog.jsonb_extract_path(@extschema@.enrich_spur_answer(c.payload), 'location', 'state')) AS state,
-    @extschema@.enrich_text(pg_catalog.jsonb_extract_path(@extschema@.enrich_spur_answer(c.payload), 'location', 'country')) AS country,
-    @extschema@.enrich_bigint(pg_catalog.jsonb_extract_path(@extschema@.enrich_spur_answer(c.payload), 'client', 'count')) AS client_count,
-    @extschema@.enrich_bigint(pg_catalog.jsonb_extract_path(@extschema@.enrich_spur_answer(c.payload), 'client', 'countries')) AS client_countries,
-    @extschema@.enrich_bigint(pg_catalog.jsonb_extract_path(@extschema@.enrich_spur_answer(c.payload), 'client', 'spread')) AS client_spread,
-    @extschema@.enrich_text_array(pg_catalog.jsonb_extract_path(@extschema@.enrich_spur_answer(c.payload), 'client', 'types')) AS client_types,
-    @extschema@.enrich_text_array(pg_catalog.jsonb_extract_path(@extschema@.enrich_spur_answer(c.payload), 'client', 'behaviors')) AS behaviors,
-    @extschema@.enrich_text_array(pg_catalog.jsonb_extract_path(@extschema@.enrich_spur_answer(c.payload), 'client', 'proxies')) AS proxies,
-    @extschema@.enrich_text_array(pg_catalog.jsonb_extract_path(@extschema@.enrich_spur_answer(c.payload), 'risks')) AS risks,
-    @extschema@.enrich_text_array(pg_catalog.jsonb_extract_path(@extschema@.enrich_spur_answer(c.payload), 'services')) AS services,
-    @extschema@.enrich_text(pg_catalog.jsonb_extract_path(@extschema@.enrich_spur_answer(c.payload), 'tunnels', '0', 'type')) AS tunnel_type,
-    @extschema@.enrich_text(pg_catalog.jsonb_extract_path(@extschema@.enrich_spur_answer(c.payload), 'tunnels', '0', 'operator')) AS tunnel_operator,
-    @extschema@.enrich_boolean(pg_catalog.jsonb_extract_path(@extschema@.enrich_spur_answer(c.payload), 'tunnels', '0', 'anonymous')) AS anonymous,
-    CASE WHEN pg_catalog.jsonb_typeof(@extschema@.enrich_spur_answer(c.payload)) = 'object' THEN
-        coalesce(@extschema@.enrich_text(pg_catalog.jsonb_extract_path(@extschema@.enrich_spur_answer(c.payload), 'infrastructure')) IN ('DATACENTER', 'VPN'), false)
-        OR coalesce(pg_catalog.jsonb_typeof(pg_catalog.jsonb_extract_path(@extschema@.enrich_spur_answer(c.payload), 'tunnels', '0')) = 'object', false) END AS flagged,
+SELECT c.cache_key, c.asn, c.as_organization, c.organization, c.infrastructure, c.city, c.state, c.country, c.client_count,
+    c.client_countries, c.client_spread, c.client_types, c.behaviors, c.proxies, c.risks, c.services,
+    c.tunnel_type, c.tunnel_operator, c.anonymous, c.flagged,
     c.response_status, c.fetched_at, c.expires_at
-FROM @extschema@.enrichment_cache c
-WHERE c.service = 'spur';
+FROM (SELECT) AS one
+LEFT JOIN (
+    SELECT c.service, c.cache_key,
+        @extschema@.enrich_asn(@extschema@.enrich_spur_value(c.payload, 'as', 'number')) AS asn,
+        @extschema@.enrich_text(@extschema@.enrich_spur_value(c.payload, 'as', 'organization')) AS as_organization,
+        @extschema@.enrich_text(@extschema@.enrich_spur_value(c.payload, 'organization')) AS organization,
+        @extschema@.enrich_text(@extschema@.enrich_spur_value(c.payload, 'infrastructure')) AS infrastructure,
+        @extschema@.enrich_text(@extschema@.enrich_spur_value(c.payload, 'location', 'city')) AS city,
+        @extschema@.enrich_text(@extschema@.enrich_spur_value(c.payload, 'location', 'state')) AS state,
+        @extschema@.enrich_text(@extschema@.enrich_spur_value(c.payload, 'location', 'country')) AS country,
+        @extschema@.enrich_bigint(@extschema@.enrich_spur_value(c.payload, 'client', 'count')) AS client_count,
+        @extschema@.enrich_bigint(@extschema@.enrich_spur_value(c.payload, 'client', 'countries')) AS client_countries,
+        @extschema@.enrich_bigint(@extschema@.enrich_spur_value(c.payload, 'client', 'spread')) AS client_spread,
+        @extschema@.enrich_text_array(@extschema@.enrich_spur_value(c.payload, 'client', 'types')) AS client_types,
+        @extschema@.enrich_text_array(@extschema@.enrich_spur_value(c.payload, 'client', 'behaviors')) AS behaviors,
+        @extschema@.enrich_text_array(@extschema@.enrich_spur_value(c.payload, 'client', 'proxies')) AS proxies,
+        @extschema@.enrich_text_array(@extschema@.enrich_spur_value(c.payload, 'risks')) AS risks,
+        @extschema@.enrich_text_array(@extschema@.enrich_spur_value(c.payload, 'services')) AS services,
+        @extschema@.enrich_text(@extschema@.enrich_spur_value(c.payload, 'tunnels', '0', 'type')) AS tunnel_type,
+        @extschema@.enrich_text(@extschema@.enrich_spur_value(c.payload, 'tunnels', '0', 'operator')) AS tunnel_operator,
+        @extschema@.enrich_boolean(@extschema@.enrich_spur_value(c.payload, 'tunnels', '0', 'anonymous')) AS anonymous,
+        @extschema@.enrich_spur_flagged(c.payload) AS flagged,
+        c.response_status, c.fetched_at, c.expires_at
+    FROM @extschema@.enrichment_cache c) c ON true
+WHERE c.service = 'spur' AND pg_catalog.clock_timestamp() IS NOT NULL;
 
 CREATE VIEW @extschema@.enrichment_urlhaus AS
-SELECT c.cache_key,
-    @extschema@.enrich_text(pg_catalog.jsonb_extract_path(c.payload, 'host')) AS host,
-    @extschema@.enrich_bigint(pg_catalog.jsonb_extract_path(c.payload, 'url_count')) AS url_count,
-    CASE WHEN pg_catalog.jsonb_typeof(pg_catalog.jsonb_extract_path(c.payload, 'urls')) = 'array' THEN (
-        SELECT pg_catalog.count(*) FROM pg_catalog.jsonb_array_elements(pg_catalog.jsonb_extract_path(c.payload, 'urls')) AS u (url)
-        WHERE pg_catalog.jsonb_extract_path_text(u.url, 'url_status') = 'online') END AS urls_online,
-    CASE WHEN pg_catalog.jsonb_typeof(pg_catalog.jsonb_extract_path(c.payload, 'urls')) = 'array' THEN (
-            SELECT coalesce(pg_catalog.array_agg(DISTINCT t.tag ORDER BY t.tag), '{}'::text[])
-            FROM pg_catalog.jsonb_array_elements(pg_catalog.jsonb_extract_path(c.payload, 'urls')) AS u (url)
-            CROSS JOIN LATERAL pg_catalog.unnest(
-                @extschema@.enrich_text_array(pg_catalog.jsonb_extract_path(u.url, 'tags'))) AS t (tag))
-        ELSE (
-            SELECT pg_catalog.array_agg(DISTINCT t.tag ORDER BY t.tag) FROM pg_catalog.unnest(@extschema@.enrich_text_array(
-                CASE pg_catalog.jsonb_typeof(c.payload) WHEN 'string' THEN c.payload
-                    ELSE pg_catalog.jsonb_extract_path(c.payload, 'tags') END)) AS t (tag))
-        END AS tags,
-    coalesce(@extschema@.enrich_text(pg_catalog.jsonb_extract_path(c.payload, 'threat')),
-        @extschema@.enrich_text(pg_catalog.jsonb_extract_path(c.payload, 'urls', '0', 'threat'))) AS threat,
-    coalesce(@extschema@.enrich_timestamp(pg_catalog.jsonb_extract_path(c.payload, 'firstseen')),
-        @extschema@.enrich_timestamp(pg_catalog.jsonb_extract_path(c.payload, 'date_added'))) AS first_seen,
-    CASE WHEN coalesce(@extschema@.enrich_text(pg_catalog.jsonb_extract_path(c.payload, 'blacklists', 'spamhaus_dbl')),
-            @extschema@.enrich_text(pg_catalog.jsonb_extract_path(c.payload, 'blacklists', 'surbl'))) IS NOT NULL
-        THEN coalesce(@extschema@.enrich_text(pg_catalog.jsonb_extract_path(c.payload, 'blacklists', 'spamhaus_dbl')), 'not listed') <> 'not listed'
-            OR coalesce(@extschema@.enrich_text(pg_catalog.jsonb_extract_path(c.payload, 'blacklists', 'surbl')), 'not listed') <> 'not listed'
-        END AS blacklisted,
-    @extschema@.enrich_text(pg_catalog.jsonb_extract_path(c.payload, 'blacklists', 'spamhaus_dbl')) AS spamhaus_dbl,
-    @extschema@.enrich_text(pg_catalog.jsonb_extract_path(c.payload, 'blacklists', 'surbl')) AS surbl,
-    @extschema@.enrich_text(pg_catalog.jsonb_extract_path(c.payload, 'urlhaus_reference')) AS reference,
+SELECT c.cache_key, c.host, c.url_count, c.urls_online, c.tags, c.threat, c.first_seen, c.blacklisted, c.spamhaus_dbl,
+    c.surbl, c.reference,
     c.response_status, c.fetched_at, c.expires_at
-FROM @extschema@.enrichment_cache c
-WHERE c.service = 'urlhaus';
+FROM (SELECT) AS one
+LEFT JOIN (
+    SELECT c.service, c.cache_key,
+        @extschema@.enrich_text(c.payload, 'host') AS host,
+        @extschema@.enrich_bigint(c.payload, 'url_count') AS url_count,
+        @extschema@.enrich_urlhaus_online(c.payload) AS urls_online,
+        @extschema@.enrich_urlhaus_tags(c.payload) AS tags,
+        coalesce(@extschema@.enrich_text(c.payload, 'threat'), @extschema@.enrich_text(c.payload, 'urls', '0', 'threat')) AS threat,
+        coalesce(@extschema@.enrich_timestamp(c.payload, 'firstseen'), @extschema@.enrich_timestamp(c.payload, 'date_added')) AS first_seen,
+        CASE WHEN coalesce(@extschema@.enrich_text(c.payload, 'blacklists', 'spamhaus_dbl'),
+                @extschema@.enrich_text(c.payload, 'blacklists', 'surbl')) IS NOT NULL
+            THEN coalesce(@extschema@.enrich_text(c.payload, 'blacklists', 'spamhaus_dbl'), 'not listed') <> 'not listed'
+                OR coalesce(@extschema@.enrich_text(c.payload, 'blacklists', 'surbl'), 'not listed') <> 'not listed' END AS blacklisted,
+        @extschema@.enrich_text(c.payload, 'blacklists', 'spamhaus_dbl') AS spamhaus_dbl,
+        @extschema@.enrich_text(c.payload, 'blacklists', 'surbl') AS surbl,
+        @extschema@.enrich_text(c.payload, 'urlhaus_reference') AS reference,
+        c.response_status, c.fetched_at, c.expires_at
+    FROM @extschema@.enrichment_cache c) c ON true
+WHERE c.service = 'urlhaus' AND pg_catalog.clock_timestamp() IS NOT NULL;
 
--- An answer of VirusTotal is large and stored out of line: OFFSET 0 keeps the subquery from being merged, so that it is
--- unpacked once per column and not at each mention of its value.
 CREATE VIEW @extschema@.enrichment_virustotal AS
-SELECT c.cache_key,
-    (SELECT coalesce(@extschema@.enrich_text(pg_catalog.jsonb_extract_path(v.a, 'sha256')),
-            CASE WHEN c.response_status = 'success' AND pg_catalog.length(c.cache_key) = 64 THEN c.cache_key END)
-        FROM (SELECT @extschema@.enrich_virustotal_attributes(c.payload) AS a OFFSET 0) v) AS sha256,
-    (SELECT @extschema@.enrich_bigint(pg_catalog.jsonb_extract_path(v.a, 'last_analysis_stats', 'malicious'))
-        FROM (SELECT @extschema@.enrich_virustotal_attributes(c.payload) AS a OFFSET 0) v) AS malicious,
-    (SELECT @extschema@.enrich_bigint(pg_catalog.jsonb_extract_path(v.a, 'last_analysis_stats', 'suspicious'))
-        FROM (SELECT @extschema@.enrich_virustotal_attributes(c.payload) AS a OFFSET 0) v) AS suspicious,
-    (SELECT @extschema@.enrich_bigint(pg_catalog.jsonb_extract_path(v.a, 'last_analysis_stats', 'undetected'))
-        FROM (SELECT @extschema@.enrich_virustotal_attributes(c.payload) AS a OFFSET 0) v) AS undetected,
-    (SELECT @extschema@.enrich_bigint(pg_catalog.jsonb_extract_path(v.a, 'last_analysis_stats', 'harmless'))
-        FROM (SELECT @extschema@.enrich_virustotal_attributes(c.payload) AS a OFFSET 0) v) AS harmless,
-    (SELECT CASE WHEN t.total BETWEEN '-9223372036854775808'::numeric AND '9223372036854775807'::numeric THEN t.total::bigint END
-        FROM (SELECT pg_catalog.sum(@extschema@.enrich_bigint(s.value)) AS total FROM pg_catalog.jsonb_each((
-            SELECT CASE WHEN pg_catalog.jsonb_typeof(v.stats) = 'object' THEN v.stats END
-            FROM (SELECT pg_catalog.jsonb_extract_path(@extschema@.enrich_virustotal_attributes(c.payload), 'last_analysis_stats') AS stats OFFSET 0) v)) AS s) t) AS total,
-    (SELECT @extschema@.enrich_text(pg_catalog.jsonb_extract_path(v.a, 'popular_threat_classification', 'suggested_threat_label'))
-        FROM (SELECT @extschema@.enrich_virustotal_attributes(c.payload) AS a OFFSET 0) v) AS label,
-    (SELECT @extschema@.enrich_text(pg_catalog.jsonb_extract_path(v.a, 'type_description'))
-        FROM (SELECT @extschema@.enrich_virustotal_attributes(c.payload) AS a OFFSET 0) v) AS type_description,
-    (SELECT @extschema@.enrich_text(pg_catalog.jsonb_extract_path(v.a, 'meaningful_name'))
-        FROM (SELECT @extschema@.enrich_virustotal_attributes(c.payload) AS a OFFSET 0) v) AS meaningful_name,
-    (SELECT @extschema@.enrich_text_array(pg_catalog.jsonb_extract_path(v.a, 'names'))
-        FROM (SELECT @extschema@.enrich_virustotal_attributes(c.payload) AS a OFFSET 0) v) AS names,
-    (SELECT @extschema@.enrich_text_array(pg_catalog.jsonb_extract_path(v.a, 'tags'))
-        FROM (SELECT @extschema@.enrich_virustotal_attributes(c.payload) AS a OFFSET 0) v) AS tags,
-    (SELECT @extschema@.enrich_bigint(pg_catalog.jsonb_extract_path(v.a, 'reputation'))
-        FROM (SELECT @extschema@.enrich_virustotal_attributes(c.payload) AS a OFFSET 0) v) AS reputation,
-    (SELECT @extschema@.enrich_bigint(pg_catalog.jsonb_extract_path(v.a, 'size'))
-        FROM (SELECT @extschema@.enrich_virustotal_attributes(c.payload) AS a OFFSET 0) v) AS size,
-    (SELECT @extschema@.enrich_timestamp(pg_catalog.jsonb_extract_path(v.a, 'first_submission_date'))
-        FROM (SELECT @extschema@.enrich_virustotal_attributes(c.payload) AS a OFFSET 0) v) AS first_seen,
-    (SELECT @extschema@.enrich_timestamp(pg_catalog.jsonb_extract_path(v.a, 'last_submission_date'))
-        FROM (SELECT @extschema@.enrich_virustotal_attributes(c.payload) AS a OFFSET 0) v) AS last_seen,
-    (SELECT @extschema@.enrich_timestamp(pg_catalog.jsonb_extract_path(v.a, 'last_analysis_date'))
-        FROM (SELECT @extschema@.enrich_virustotal_attributes(c.payload) AS a OFFSET 0) v) AS last_analysis,
-    (SELECT @extschema@.enrich_asn(pg_catalog.jsonb_extract_path(v.a, 'asn'))
-        FROM (SELECT @extschema@.enrich_virustotal_attributes(c.payload) AS a OFFSET 0) v) AS asn,
-    (SELECT @extschema@.enrich_text(pg_catalog.jsonb_extract_path(v.a, 'as_owner'))
-        FROM (SELECT @extschema@.enrich_virustotal_attributes(c.payload) AS a OFFSET 0) v) AS as_owner,
-    (SELECT @extschema@.enrich_text(pg_catalog.jsonb_extract_path(v.a, 'country'))
-        FROM (SELECT @extschema@.enrich_virustotal_attributes(c.payload) AS a OFFSET 0) v) AS country,
+SELECT c.cache_key, c.sha256, c.malicious, c.suspicious, c.undetected, c.harmless, c.total, c.label, c.type_description,
+    c.meaningful_name, c.names, c.tags, c.reputation, c.size, c.first_seen, c.last_seen, c.last_analysis,
+    c.asn, c.as_owner, c.country,
     c.response_status, c.fetched_at, c.expires_at
-FROM @extschema@.enrichment_cache c
-WHERE c.service = 'virustotal';
+FROM (SELECT) AS one
+LEFT JOIN (
+    SELECT c.service, c.cache_key,
+        coalesce(@extschema@.enrich_text(@extschema@.enrich_virustotal_value(c.payload, 'sha256')),
+            CASE WHEN c.response_status = 'success' AND pg_catalog.length(c.cache_key) = 64 THEN c.cache_key END) AS sha256,
+        @extschema@.enrich_bigint(@extschema@.enrich_virustotal_value(c.payload, 'last_analysis_stats', 'malicious')) AS malicious,
+        @extschema@.enrich_bigint(@extschema@.enrich_virustotal_value(c.payload, 'last_analysis_stats', 'suspicious')) AS suspicious,
+        @extschema@.enrich_bigint(@extschema@.enrich_virustotal_value(c.payload, 'last_analysis_stats', 'undetected')) AS undetected,
+        @extschema@.enrich_bigint(@extschema@.enrich_virustotal_value(c.payload, 'last_analysis_stats', 'harmless')) AS harmless,
+        @extschema@.enrich_sum(@extschema@.enrich_virustotal_value(c.payload, 'last_analysis_stats')) AS total,
+        @extschema@.enrich_text(@extschema@.enrich_virustotal_value(c.payload, 'popular_threat_classification', 'suggested_threat_label')) AS label,
+        @extschema@.enrich_text(@extschema@.enrich_virustotal_value(c.payload, 'type_description')) AS type_description,
+        @extschema@.enrich_text(@extschema@.enrich_virustotal_value(c.payload, 'meaningful_name')) AS meaningful_name,
+        @extschema@.enrich_text_array(@extschema@.enrich_virustotal_value(c.payload, 'names')) AS names,
+        @extschema@.enrich_text_array(@extschema@.enrich_virustotal_value(c.payload, 'tags')) AS tags,
+        @extschema@.enrich_bigint(@extschema@.enrich_virustotal_value(c.payload, 'reputation')) AS reputation,
+        @extschema@.enrich_bigint(@extschema@.enrich_virustotal_value(c.payload, 'size')) AS size,
+        @extschema@.enrich_timestamp(@extschema@.enrich_virustotal_value(c.payload, 'first_submission_date')) AS first_seen,
+        @extschema@.enrich_timestamp(@extschema@.enrich_virustotal_value(c.payload, 'last_submission_date')) AS last_seen,
+        @extschema@.enrich_timestamp(@extschema@.enrich_virustotal_value(c.payload, 'last_analysis_date')) AS last_analysis,
+        @extschema@.enrich_asn(@extschema@.enrich_virustotal_value(c.payload, 'asn')) AS asn,
+        @extschema@.enrich_text(@extschema@.enrich_virustotal_value(c.payload, 'as_owner')) AS as_owner,
+        @extschema@.enrich_text(@extschema@.enrich_virustotal_value(c.payload, 'country')) AS country,
+        c.response_status, c.fetched_at, c.expires_at
+    FROM @extschema@.enrichment_cache c) c ON true
+WHERE c.service = 'virustotal' AND pg_catalog.clock_timestamp() IS NOT NULL;
 
 CREATE VIEW @extschema@.enrichment_hibp AS
 SELECT c.cache_key AS prefix,
@@ -320,7 +237,7 @@ SELECT c.cache_key AS prefix,
         SELECT pg_catalog.max(@extschema@.enrich_bigint(s.value)) FROM pg_catalog.jsonb_each(c.payload) AS s) END AS most_seen,
     c.ranges, c.response_status, c.fetched_at, c.expires_at
 FROM @extschema@.enrichment_cache c
-WHERE c.service = 'hibp';
+WHERE c.service = 'hibp' AND pg_catalog.clock_timestamp() IS NOT NULL;
 
 -- Earlier payloads beside what replaced them. ---------------------------------------------------------------------
 

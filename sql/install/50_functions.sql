@@ -455,7 +455,14 @@ BEGIN
         'enrich_preloaded()', 'enrich_key_hash(text, text)', 'enrich_normalize_key(text, text)', 'enrich_ineligible(text, text)',
         'enrich_hibp_prefix(text)', 'enrich_hibp_suffix(text)', 'enrich_hibp_count(bytea, text)', 'enrich_hibp_range(bytea)',
         'enrich_worker_states()', 'enrich_lane_waits()', 'enrich_live_lookups()',
-        'enrich_asn(jsonb)', 'enrich_virustotal_attributes(jsonb)', 'enrich_spur_answer(jsonb)', 'enrich_spur_list(jsonb)', 'enrich_bigint(jsonb)', 'enrich_text(jsonb)', 'enrich_text_array(jsonb)', 'enrich_timestamp(jsonb)', 'enrich_boolean(jsonb)'];
+        'enrich_text(jsonb)', 'enrich_text(jsonb, text[])', 'enrich_bigint(jsonb)', 'enrich_bigint(jsonb, text[])',
+        'enrich_asn(jsonb)', 'enrich_asn(jsonb, text[])', 'enrich_boolean(jsonb)', 'enrich_boolean(jsonb, text[])',
+        'enrich_timestamp(jsonb)', 'enrich_timestamp(jsonb, text[])', 'enrich_date(jsonb)',
+        'enrich_date(jsonb, text[])', 'enrich_text_array(jsonb)', 'enrich_text_array(jsonb, text[])',
+        'enrich_names(jsonb, text[])', 'enrich_sum(jsonb)', 'enrich_virustotal_value(jsonb, text[])',
+        'enrich_virustotal_attributes(jsonb)', 'enrich_spur_value(jsonb, text[])', 'enrich_spur_flagged(jsonb)',
+        'enrich_spur_answer(jsonb)', 'enrich_spur_list(jsonb)', 'enrich_urlhaus_tags(jsonb)',
+        'enrich_urlhaus_online(jsonb)'];
     EXECUTE format('GRANT SELECT ON @extschema@.enrichment_cache, @extschema@.enrichment_service, @extschema@.enrichment_queue,
         @extschema@.enrichment_lane, @extschema@.enrichment_source, @extschema@.enrichment_history, @extschema@.enrichment_dshield,
         @extschema@.enrichment_urlhaus, @extschema@.enrichment_spur, @extschema@.enrichment_virustotal, @extschema@.enrichment_hibp,

@@ -7,7 +7,7 @@ COMMENT ON TABLE @extschema@.enrichment_cache IS
 COMMENT ON COLUMN @extschema@.enrichment_cache.id IS 'Number of the row.';
 COMMENT ON COLUMN @extschema@.enrichment_cache.service IS 'Name of the service that was asked (enrichment_service.name).';
 COMMENT ON COLUMN @extschema@.enrichment_cache.cache_key IS 'The key in its normal form: canonical address, lower-case hash, upper-case HIBP prefix.';
-COMMENT ON COLUMN @extschema@.enrichment_cache.cache_key_hash IS 'First 16 bytes of SHA-256 over service, a zero byte, key: what look-ups probe.';
+COMMENT ON COLUMN @extschema@.enrichment_cache.cache_key_hash IS 'First 16 bytes of SHA-256 over service, a zero byte, key.';
 COMMENT ON COLUMN @extschema@.enrichment_cache.payload IS 'The answer as received; of a packed HIBP range its summary (suffixes, most_seen). NULL exactly when response_status is not success.';
 COMMENT ON COLUMN @extschema@.enrichment_cache.ranges IS 'An HIBP range, 22 bytes a suffix; enrich_hibp_count looks into it, enrich_hibp_range gives it as an object. NULL: the payload is the answer.';
 COMMENT ON COLUMN @extschema@.enrichment_cache.response_status IS 'success; not_found (asked, the provider knows nothing); error, rate_limited, unauthorized, invalid (an answer that cannot be parsed or trusted): these four never carry a payload.';
@@ -390,24 +390,54 @@ COMMENT ON FUNCTION @extschema@.enrich_lane_waits() IS
 COMMENT ON FUNCTION @extschema@.enrich_registry_changed(oid) IS
     'Tells every session that the registry has changed, when the transaction commits. Called by a trigger.';
 
-COMMENT ON FUNCTION @extschema@.enrich_bigint(jsonb) IS
-    'A whole number from a JSON number or a text that holds one; fractions are cut off. NULL for anything else and out of range; never raises.';
 COMMENT ON FUNCTION @extschema@.enrich_text(jsonb) IS
     'The text of a JSON text, number or truth value. NULL for an empty text and anything else; never raises.';
-COMMENT ON FUNCTION @extschema@.enrich_text_array(jsonb) IS
-    'The texts of a JSON array of scalars ({} if it has none), or of a text with commas between. NULL for anything else; never raises.';
-COMMENT ON FUNCTION @extschema@.enrich_timestamp(jsonb) IS
-    'A moment from Unix seconds, or from a date with or without time and offset (UTC without). NULL for anything else, such as 30 February; never raises.';
-COMMENT ON FUNCTION @extschema@.enrich_boolean(jsonb) IS
-    'A truth value from true, false, 1, 0 or a text that says so (t, yes, on, f, no, off). NULL for anything else; never raises.';
+COMMENT ON FUNCTION @extschema@.enrich_text(jsonb, text[]) IS
+    'The same of the value at a path into a payload: enrich_text(payload, ''ip'', ''as''). NULL where the path leads to nothing.';
+COMMENT ON FUNCTION @extschema@.enrich_bigint(jsonb) IS
+    'A whole number from a JSON number or a text that holds one; fractions are cut off. NULL for anything else and out of range; never raises.';
+COMMENT ON FUNCTION @extschema@.enrich_bigint(jsonb, text[]) IS
+    'The same of the value at a path into a payload: enrich_bigint(payload, ''ip'', ''as''). NULL where the path leads to nothing.';
 COMMENT ON FUNCTION @extschema@.enrich_asn(jsonb) IS
     'The number of an autonomous system, also from "AS123". NULL for 0, above 2147483647 and anything else; never raises.';
+COMMENT ON FUNCTION @extschema@.enrich_asn(jsonb, text[]) IS
+    'The same of the value at a path into a payload: enrich_asn(payload, ''ip'', ''as''). NULL where the path leads to nothing.';
+COMMENT ON FUNCTION @extschema@.enrich_boolean(jsonb) IS
+    'A truth value from true, false, 1, 0 or a text that says so (t, yes, on, f, no, off). NULL for anything else; never raises.';
+COMMENT ON FUNCTION @extschema@.enrich_boolean(jsonb, text[]) IS
+    'The same of the value at a path into a payload: enrich_boolean(payload, ''ip'', ''as''). NULL where the path leads to nothing.';
+COMMENT ON FUNCTION @extschema@.enrich_timestamp(jsonb) IS
+    'A moment from Unix seconds, or from a date with or without time and offset (UTC without). NULL for anything else, such as 30 February; never raises.';
+COMMENT ON FUNCTION @extschema@.enrich_timestamp(jsonb, text[]) IS
+    'The same of the value at a path into a payload: enrich_timestamp(payload, ''ip'', ''as''). NULL where the path leads to nothing.';
+COMMENT ON FUNCTION @extschema@.enrich_date(jsonb) IS
+    'The day, in UTC, of what enrich_timestamp reads. NULL for anything else; never raises.';
+COMMENT ON FUNCTION @extschema@.enrich_date(jsonb, text[]) IS
+    'The same of the value at a path into a payload: enrich_date(payload, ''ip'', ''as''). NULL where the path leads to nothing.';
+COMMENT ON FUNCTION @extschema@.enrich_text_array(jsonb) IS
+    'The texts of a JSON array of scalars ({} if it has none), or of a text with commas between. NULL for anything else; never raises.';
+COMMENT ON FUNCTION @extschema@.enrich_text_array(jsonb, text[]) IS
+    'The same of the value at a path into a payload: enrich_text_array(payload, ''ip'', ''as''). NULL where the path leads to nothing.';
+COMMENT ON FUNCTION @extschema@.enrich_names(jsonb, text[]) IS
+    'The names of the members of the object at a path, in the order of their bytes; of anything else as enrich_text_array.';
+COMMENT ON FUNCTION @extschema@.enrich_sum(jsonb) IS
+    'The sum of the members of an object, each read as by enrich_bigint. NULL if none is a number and out of range; never raises.';
+COMMENT ON FUNCTION @extschema@.enrich_virustotal_value(jsonb, text[]) IS
+    'The value at a path into the attributes of a VirusTotal answer: with its wrapper, without, or some attributes alone.';
 COMMENT ON FUNCTION @extschema@.enrich_virustotal_attributes(jsonb) IS
     'The attributes in what was cached of a VirusTotal answer: with its wrapper, without, or some of them alone.';
+COMMENT ON FUNCTION @extschema@.enrich_spur_value(jsonb, text[]) IS
+    'The value at a path into a Spur answer, also where a list of 18 items was cached. NULL for a list of nothing.';
+COMMENT ON FUNCTION @extschema@.enrich_spur_flagged(jsonb) IS
+    'Whether a Spur answer tells of a data centre, a VPN or a tunnel. NULL where it is no answer.';
 COMMENT ON FUNCTION @extschema@.enrich_spur_answer(jsonb) IS
     'A Spur answer as received; a cached list of 18 items is put into that shape. NULL for a list of nothing.';
 COMMENT ON FUNCTION @extschema@.enrich_spur_list(jsonb) IS
     'A cached list of 18 items, in either order, in the shape of Spur''s own answer. NULL for a list of nothing.';
+COMMENT ON FUNCTION @extschema@.enrich_urlhaus_tags(jsonb) IS
+    'The distinct tags of all URLs of a URLhaus answer, in the order of their bytes; of a cached list of tags these.';
+COMMENT ON FUNCTION @extschema@.enrich_urlhaus_online(jsonb) IS
+    'How many URLs of a URLhaus answer are online. NULL where it names none.';
 
 COMMENT ON FUNCTION @extschema@.enrich_attach(regclass, name, text[], name, text) IS
     'Attaches a table: its keys are asked about and answers written into its rows, from now on and for the rows that stand. Returns the source''s name. into_column NULL: known columns are filled, else the table is only joined.';

@@ -1,9 +1,7 @@
 -- Nothing for PUBLIC, nothing for those whom default privileges of the database favour; monitoring for pg_monitor.
 -- enrich_grant (50_functions.sql) gives the rest. A view reads its tables with its owner's rights, but the functions in it
 -- with the caller's, inlined ones too. So a level needs, beside what it calls itself:
---   reader   for enrichment_dshield, _urlhaus, _virustotal, _hibp: enrich_bigint, enrich_text, enrich_text_array,
---            enrich_timestamp, enrich_asn, enrich_virustotal_attributes (all of jsonb)
---            for enrichment_spur: these, and enrich_boolean, enrich_spur_answer, enrich_spur_list
+--   reader   for enrichment_dshield, _urlhaus, _virustotal, _spur, _hibp: the accessors at the top of 40_views.sql
 --            for enrichment_worker: enrich_worker_states(); for enrichment_quota_status: enrich_lane_waits();
 --            for enrichment_stat: enrich_live_lookups()
 --            for enrichment_changes: enrich_hibp_range

@@ -1,6 +1,7 @@
 //! Pure rules: no PostgreSQL, no files, no network, no threads, no clock (`now` is an argument).
 
 pub mod address;
+pub mod answers;
 pub mod backoff;
 pub mod classify;
 pub mod error;
@@ -8,6 +9,7 @@ pub mod hash;
 pub mod hibp;
 mod json_path;
 pub mod json_text;
+pub mod jsonb;
 pub mod key;
 pub mod limiter;
 pub mod redact;
@@ -15,7 +17,9 @@ pub mod request;
 pub mod rules;
 pub mod secret;
 pub mod service;
+pub mod text_array;
 pub mod ttl;
+pub mod typed;
 
 pub use error::Error;
 

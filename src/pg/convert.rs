@@ -3,7 +3,7 @@
 use crate::core::error::Error;
 use crate::core::Micros;
 use pgrx::callconv::{ArgAbi, BoxRet, FcInfo};
-use pgrx::datum::{Datum, FromDatum, Interval, IntoDatum, TimestampWithTimeZone};
+use pgrx::datum::{Date, Datum, FromDatum, Interval, IntoDatum, TimestampWithTimeZone};
 use pgrx::pg_sys;
 use pgrx::pgrx_sql_entity_graph::metadata::{
     ArgumentError, ReturnsError, ReturnsRef, SqlMappingRef, SqlTranslatable, TypeOrigin,
@@ -15,8 +15,7 @@ const EPOCHS_APART: i64 = 946_684_800_000_000;
 
 /// The start of the current transaction.
 pub fn transaction_start() -> Micros {
-    // SAFETY: reads a variable of this process.
-    unsafe { pg_sys::GetCurrentTransactionStartTimestamp() + EPOCHS_APART }
+    super::lone::transaction_start() + EPOCHS_APART
 }
 
 /// The wall clock.
@@ -39,6 +38,12 @@ pub fn to_timestamp(moment: Micros) -> TimestampWithTimeZone {
     const LAST: i64 = 9_223_371_331_199_999_999; // 294276-12-31 (timestamp.h: END_TIMESTAMP)
     let value = moment.saturating_sub(EPOCHS_APART).clamp(-211_813_488_000_000_000, LAST);
     TimestampWithTimeZone::try_from(value).unwrap_or_else(|_| TimestampWithTimeZone::positive_infinity())
+}
+
+/// A day, counted from the Unix epoch, as PostgreSQL's value.
+pub fn to_date(day: i32) -> Option<Date> {
+    const DAYS_APART: i32 = (EPOCHS_APART / 86_400_000_000) as i32;
+    Date::try_from(day.checked_sub(DAYS_APART)?).ok()
 }
 
 /// The length of an interval in microseconds, a month counted as 30 days (as `extract(epoch ...)` nearly does).

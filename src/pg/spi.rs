@@ -62,8 +62,9 @@ impl Row {
             if null {
                 return None;
             }
-            let attribute = (*self.descriptor).attrs.as_slice((*self.descriptor).natts as usize)[(n - 1) as usize];
-            Some(pg_sys::SPI_datumTransfer(datum, attribute.attbyval, i32::from(attribute.attlen)))
+            let (mut length, mut by_value) = (0, false);
+            pg_sys::get_typlenbyval(pg_sys::SPI_gettypeid(self.descriptor, n), &mut length, &mut by_value);
+            Some(pg_sys::SPI_datumTransfer(datum, by_value, length.into()))
         }
     }
 

@@ -47,6 +47,7 @@ pub struct ClusterBuilder {
     directory: Option<PathBuf>,
     encoding: String,
     locale: String,
+    primary: Option<String>,
 }
 
 impl ClusterBuilder {
@@ -61,6 +62,7 @@ impl ClusterBuilder {
             directory: None,
             encoding: "UTF8".to_string(),
             locale: "C.UTF-8".to_string(),
+            primary: None,
         }
     }
 
@@ -113,6 +115,12 @@ impl ClusterBuilder {
         self
     }
 
+    /// A hot standby that streams from a running cluster. It gets the settings given here, not the primary's.
+    pub fn standby_of(mut self, primary: &Cluster) -> Self {
+        self.primary = Some(primary.dsn("postgres"));
+        self
+    }
+
     /// Makes the cluster and starts it; returns once it answers.
     ///
     /// # Errors
@@ -137,7 +145,10 @@ impl ClusterBuilder {
         let environment = self.environment.clone();
         let mut cluster = Cluster::new(base, socket, stage, account, environment, self.keep);
         if !cluster.data_dir().join("PG_VERSION").exists() {
-            cluster.initdb(&self.encoding, &self.locale)?;
+            match &self.primary {
+                Some(primary) => cluster.copy_from(primary)?,
+                None => cluster.initdb(&self.encoding, &self.locale)?,
+            }
         } else if cluster.is_running() {
             return Err(format!("a server runs in {} already", cluster.data_dir().display()));
         }

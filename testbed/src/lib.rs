@@ -16,6 +16,7 @@ mod process;
 mod sandbox;
 mod services;
 mod stage;
+mod standby;
 mod wait;
 
 pub use builder::ClusterBuilder;

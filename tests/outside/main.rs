@@ -3,7 +3,9 @@
 mod contention;
 mod crash;
 mod databases;
+mod ddl;
 mod demo;
+mod differential;
 mod dump;
 mod fetch;
 mod health;
@@ -13,6 +15,7 @@ mod lookups;
 mod not_preloaded;
 mod outcomes;
 mod readme;
+mod reads;
 mod refresh;
 mod sources;
 mod sources_support;

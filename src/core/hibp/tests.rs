@@ -141,7 +141,7 @@ fn other_jsonb_is_not_packed() {
 
 proptest! {
     #[test]
-    fn ranges_come_back_as_they_were(plain in proptest::collection::btree_map("[0-9A-F]{35}", counts(), 0..200)) {
+    fn ranges_come_back_as_they_were(plain in proptest::collection::btree_map("[0-9A-F]{35}", counts(), 0..70)) {
         let packed = packed(&plain).unwrap();
         prop_assert_eq!(packed.len(), plain.len() * RECORD);
         prop_assert_eq!(records(&packed).len(), plain.len());
@@ -151,10 +151,13 @@ proptest! {
 
     #[test]
     fn every_suffix_is_found_wherever_the_guess_falls(
-        // from few beginnings, so that they are not spread evenly
-        plain in proptest::collection::btree_map("[0-3]{3}[0-9A-F]{32}", 1..9_u64, 0..300),
-        others in proptest::collection::vec("[0-4]{3}[0-9a-fA-F]{32}", 20),
-        chunk in 1..500_usize,
+        // from few beginnings, so that the guess falls too early or too late
+        plain in prop_oneof![
+            proptest::collection::btree_map("[0-3]{3}[0-9A-F]{32}", 1..9_u64, 0..60),
+            proptest::collection::btree_map("[C-F]{3}[0-9A-F]{32}", 1..9_u64, 0..60),
+        ],
+        others in proptest::collection::vec("([0-4]|[b-fB-F]){3}[0-9a-fA-F]{32}", 8),
+        chunk in 1..150_usize,
     ) {
         let packed = packed(&plain).unwrap();
         for suffix in plain.keys().chain(&others) {

@@ -11,7 +11,7 @@ use crate::core::service::{Method, ResponseFormat, Service};
 use crate::pg::error::Answer;
 use pgrx::prelude::*;
 
-/// The first 16 bytes of SHA-256 over service, a zero byte, key: what the unique index of the cache holds.
+/// The first 16 bytes of SHA-256 over service, a zero byte, key: `cache_key_hash` of the cache.
 #[pg_extern(immutable, strict, parallel_safe)]
 fn enrich_key_hash(service: &str, cache_key: &str) -> pgrx::Uuid {
     pgrx::Uuid::from_bytes(cache_key_hash(service, cache_key))

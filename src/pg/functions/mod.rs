@@ -5,6 +5,7 @@ mod cache;
 mod fetch;
 mod get;
 mod hibp;
+mod json;
 mod keys;
 mod lookup;
 mod password;

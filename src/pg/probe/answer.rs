@@ -6,6 +6,7 @@ use super::target::Column;
 use crate::core::error::Error;
 use crate::core::service::Service;
 use crate::pg::convert::RawJsonb;
+use crate::pg::lone;
 use crate::pg::ranges;
 use crate::pg::store::cache;
 use crate::pg::tally;
@@ -82,7 +83,7 @@ pub fn place_of(row: &Found) -> Row {
 
 /// Whether a moment lies after the start of this transaction, or came before it by no more than `grace`.
 pub fn is_fresh(expires_at: pg_sys::Datum, grace: Option<Interval>) -> bool {
-    // SAFETY: PostgreSQL's own addition, which knows months and the session's time zone; the rest reads a variable.
+    // SAFETY: PostgreSQL's own addition, which knows months and the session's time zone.
     unsafe {
         let until = match grace {
             None => expires_at,
@@ -94,7 +95,7 @@ pub fn is_fresh(expires_at: pg_sys::Datum, grace: Option<Interval>) -> bool {
                 sum.unwrap_or(expires_at)
             }
         };
-        until.value() as i64 > pg_sys::GetCurrentTransactionStartTimestamp()
+        until.value() as i64 > lone::transaction_start()
     }
 }
 

@@ -136,7 +136,8 @@ impl Memo {
     fn add_block(&mut self, size: usize, limit: usize) -> Option<()> {
         let last = self.blocks.back().map_or(SMALLEST_BLOCK / 2, |block| block.size);
         let wanted = (last * 2).min(LARGEST_BLOCK).min(limit / 8).max(size);
-        while self.taken + wanted > limit {
+        // the table of pointers counts too
+        while self.taken + self.table.allocation_size() + wanted > limit {
             let oldest = self.blocks.pop_front()?;
             self.evict(&oldest);
             if oldest.size >= wanted {

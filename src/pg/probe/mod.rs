@@ -10,6 +10,7 @@ pub mod site;
 pub mod target;
 
 use crate::core::error::Error;
+use crate::pg::lone;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 use scan::Found;
@@ -85,14 +86,12 @@ struct Snapshot {
 
 impl Snapshot {
     fn active() -> Self {
-        // SAFETY: a function called outside of any query gets the snapshot a query would have.
-        unsafe {
-            let pushed = !pg_sys::ActiveSnapshotSet();
-            if pushed {
-                pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
-            }
-            Snapshot { pushed }
+        let pushed = lone::active_snapshot().is_none();
+        if pushed {
+            // SAFETY: a function called outside of any query gets the snapshot a query would have.
+            unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot()) };
         }
+        Snapshot { pushed }
     }
 }
 

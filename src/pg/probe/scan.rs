@@ -8,8 +8,8 @@
 //! comes next drops what is left.
 
 use super::target::{self, Column, Target};
+use crate::pg::lone::{self, Lone};
 use pgrx::pg_sys;
-use std::cell::Cell;
 
 unsafe extern "C-unwind" {
     // The server's own functions, not pgrx's guarded ones: they are called in groups behind one guard, which is a tenth
@@ -47,12 +47,10 @@ struct Scan {
     texts: [Vec<u32>; KEYS],
 }
 
-thread_local! {
-    static OPEN: Cell<*mut Scan> = const { Cell::new(core::ptr::null_mut()) };
-    static BUSY: Cell<bool> = const { Cell::new(false) };
-    /// What has to be given back, also when the opening failed half-way.
-    static HELD: Cell<Option<(pg_sys::ResourceOwner, pg_sys::MemoryContext)>> = const { Cell::new(None) };
-}
+static OPEN: Lone<*mut Scan> = Lone::new(core::ptr::null_mut());
+static BUSY: Lone<bool> = Lone::new(false);
+/// What has to be given back, also when the opening failed half-way.
+static HELD: Lone<Option<(pg_sys::ResourceOwner, pg_sys::MemoryContext)>> = Lone::new(None);
 
 /// The row that was found, readable until the closure that receives it returns.
 pub struct Found<'a> {
@@ -170,7 +168,8 @@ fn put_text(words: &mut Vec<u32>, value: &str) -> pg_sys::Datum {
 unsafe fn next(scan: &Scan) -> bool {
     // SAFETY: called by `find` on its open scan, behind a guard.
     unsafe {
-        (*scan.scan).xs_snapshot = pg_sys::GetActiveSnapshot();
+        // `probe::find` sees to it that there is one
+        (*scan.scan).xs_snapshot = lone::active_snapshot().unwrap_or((*scan.scan).xs_snapshot);
         let found = index_getnext_slot(scan.scan, pg_sys::ScanDirection::ForwardScanDirection, scan.slot);
         if found {
             slot_getsomeattrs_int(scan.slot, scan.target.widest);
@@ -294,7 +293,7 @@ fn drop_all() {
 
 fn give_back(in_order: bool) {
     use pg_sys::ResourceReleasePhase::*;
-    let Some((owner, memory)) = HELD.take() else { return };
+    let Some((owner, memory)) = HELD.replace(None) else { return };
     // SAFETY: both are children of the transaction's, and the callbacks at its end come before theirs.
     unsafe {
         for phase in [RESOURCE_RELEASE_BEFORE_LOCKS, RESOURCE_RELEASE_LOCKS, RESOURCE_RELEASE_AFTER_LOCKS] {

@@ -10,12 +10,13 @@ use crate::core::error::Error;
 use crate::core::key;
 use crate::core::service::Service;
 use crate::pg::convert::Host;
+use crate::pg::lone::{self, Lone};
 use crate::pg::store::registry;
 use crate::pg::{gucs, tally};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 use std::borrow::Cow;
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::sync::Arc;
 
 /// When what was remembered is true.
@@ -30,28 +31,27 @@ struct Stamp {
     changes: (u64, u64),
 }
 
+/// Grows at each end of a transaction or subtransaction.
+static EPOCH: Lone<u64> = Lone::new(0);
+
 thread_local! {
-    /// Grows at each end of a transaction or subtransaction.
-    static EPOCH: Cell<u64> = const { Cell::new(0) };
     static SITES: RefCell<Vec<*mut Site>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Stamp {
     /// Two snapshots with the same bounds and the same number of running transactions see the same: transactions between
     /// the bounds only ever end. What this session's own transaction did is told apart by command and epoch.
-    fn now() -> Self {
-        // SAFETY: a site is used while a snapshot is active; the rest are plain globals.
-        unsafe {
-            let snapshot = &*pg_sys::GetActiveSnapshot();
-            Stamp {
-                xmin: snapshot.xmin,
-                xmax: snapshot.xmax,
-                running: (snapshot.xcnt, snapshot.subxcnt, snapshot.suboverflowed),
-                command: snapshot.curcid,
-                epoch: EPOCH.get(),
-                user: pg_sys::GetUserId(),
-                changes: (target::changes(), registry::generation()),
-            }
+    fn of(snapshot: pg_sys::Snapshot) -> Self {
+        // SAFETY: the active snapshot is there as long as it is active.
+        let snapshot = unsafe { &*snapshot };
+        Stamp {
+            xmin: snapshot.xmin,
+            xmax: snapshot.xmax,
+            running: (snapshot.xcnt, snapshot.subxcnt, snapshot.suboverflowed),
+            command: snapshot.curcid,
+            epoch: EPOCH.get(),
+            user: lone::user(),
+            changes: (target::changes(), registry::generation()),
         }
     }
 }
@@ -108,12 +108,11 @@ impl Given<'_> {
 /// # Errors
 /// `UnknownService`, `NotInstalled`, or what the look-up raises.
 pub fn get(fcinfo: pg_sys::FunctionCallInfo, service: &str, key: Given) -> Result<Option<pg_sys::Datum>, Error> {
-    let Some(site) = site_of(fcinfo) else {
+    let Some((site, stamp)) = site_of(fcinfo) else {
         let Known { service, counter, .. } = Known::new(service)?;
         let Some(key) = key.normal(&service) else { return Ok(None) };
         return answer::fresh(&service, &key, &mut answer::Once { counter }, None);
     };
-    let stamp = Stamp::now();
     if site.stamp != stamp {
         site.forget();
         site.stamp = stamp;
@@ -191,13 +190,14 @@ impl Site {
     }
 }
 
-/// The site of this call, from its second call on.
-fn site_of<'a>(fcinfo: pg_sys::FunctionCallInfo) -> Option<&'a mut Site> {
+/// The site of this call, from its second call on, and what is true now.
+fn site_of<'a>(fcinfo: pg_sys::FunctionCallInfo) -> Option<(&'a mut Site, Stamp)> {
+    let stamp = Stamp::of(lone::active_snapshot()?);
     // SAFETY: PostgreSQL leaves `fn_extra` to the function; what is in it is nothing, the mark, or a site that lives as
     // long as the context it was made in.
     unsafe {
         let info = (*fcinfo).flinfo;
-        if info.is_null() || !pg_sys::ActiveSnapshotSet() {
+        if info.is_null() {
             return None;
         }
         let extra = (*info).fn_extra;
@@ -207,7 +207,7 @@ fn site_of<'a>(fcinfo: pg_sys::FunctionCallInfo) -> Option<&'a mut Site> {
             return None;
         }
         if extra != mark {
-            return Some(&mut *extra.cast::<Site>());
+            return Some((&mut *extra.cast::<Site>(), stamp));
         }
         let memory = pg_sys::AllocSetContextCreateInternal(
             (*info).fn_mcxt,
@@ -217,7 +217,7 @@ fn site_of<'a>(fcinfo: pg_sys::FunctionCallInfo) -> Option<&'a mut Site> {
             8 * 1024 * 1024,
         );
         let site = Box::into_raw(Box::new(Site {
-            stamp: Stamp::now(),
+            stamp,
             memo: Memo::new(memory),
             services: Vec::new(),
             last: 0,
@@ -228,7 +228,7 @@ fn site_of<'a>(fcinfo: pg_sys::FunctionCallInfo) -> Option<&'a mut Site> {
         pg_sys::MemoryContextRegisterResetCallback(memory, &raw mut (*site).callback);
         SITES.with(|sites| sites.borrow_mut().push(site));
         (*info).fn_extra = site.cast();
-        Some(&mut *site)
+        Some((&mut *site, stamp))
     }
 }
 

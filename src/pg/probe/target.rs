@@ -2,9 +2,9 @@
 //! PostgreSQL says that something about them changed.
 
 use crate::core::error::Error;
+use crate::pg::lone::{self, Lone};
 use crate::pg::store;
 use pgrx::prelude::*;
-use std::cell::Cell;
 use std::ffi::CStr;
 
 /// The columns a look-up may return.
@@ -52,14 +52,13 @@ impl Target {
     }
 }
 
-thread_local! {
-    static KNOWN: Cell<Option<Option<Target>>> = const { Cell::new(None) };
-    static HEAP: Cell<pg_sys::Oid> = const { Cell::new(pg_sys::InvalidOid) };
-    static INDEX: Cell<pg_sys::Oid> = const { Cell::new(pg_sys::InvalidOid) };
-    static ALLOWED: Cell<pg_sys::Oid> = const { Cell::new(pg_sys::InvalidOid) };
-    /// Grows with everything that may change what a look-up finds or who may look.
-    static CHANGES: Cell<u64> = const { Cell::new(1) };
-}
+static KNOWN: Lone<Option<Option<Target>>> = Lone::new(None);
+static HEAP: Lone<pg_sys::Oid> = Lone::new(pg_sys::InvalidOid);
+static INDEX: Lone<pg_sys::Oid> = Lone::new(pg_sys::InvalidOid);
+/// Who may read the table, as far as that was asked.
+static ALLOWED: Lone<pg_sys::Oid> = Lone::new(pg_sys::InvalidOid);
+/// Grows with everything that may change what a look-up finds or who may look.
+static CHANGES: Lone<u64> = Lone::new(1);
 
 /// Registers for the invalidations after which the table, its index or somebody's rights may be others.
 pub fn init() {
@@ -103,30 +102,29 @@ pub fn changes() -> u64 {
 /// # Errors
 /// `NotInstalled` when the extension is gone.
 pub fn current() -> Result<Option<Target>, Error> {
-    let namespace = store::namespace()?;
     let known = match KNOWN.get() {
-        Some(known) => known,
-        None => {
-            let (found, lasting) = resolve(namespace)?;
+        Some(known) if !store::may_have_moved() => known,
+        _ => {
+            let (found, lasting) = resolve(store::namespace()?)?;
             if lasting {
                 KNOWN.set(Some(found));
             }
             found
         }
     };
-    // SAFETY: a hook of the server, null when no module looks at permissions.
-    let audited = unsafe { (*(&raw const pg_sys::ExecutorCheckPerms_hook)).is_some() };
+    // SAFETY: a hook of the server, null when no module looks at permissions; it is set while libraries are loaded.
+    let audited = unsafe { (&raw const pg_sys::ExecutorCheckPerms_hook).read().is_some() };
     Ok(known.filter(|target| !audited && may_read(target.heap)))
 }
 
 /// Whether this user may read all of the table; if only some columns, SQL knows better.
 fn may_read(heap: pg_sys::Oid) -> bool {
-    // SAFETY: plain questions to the catalogue.
+    let user = lone::user();
+    if ALLOWED.get() == user {
+        return true;
+    }
+    // SAFETY: a question to the catalogue.
     unsafe {
-        let user = pg_sys::GetUserId();
-        if ALLOWED.get() == user {
-            return true;
-        }
         let allowed = pg_sys::pg_class_aclcheck(heap, user, pg_sys::ACL_SELECT as pg_sys::AclMode)
             == pg_sys::AclResult::ACLCHECK_OK;
         if allowed {
@@ -154,7 +152,10 @@ fn resolve(namespace: pg_sys::Oid) -> Result<(Option<Target>, bool), Error> {
             && class.relam == pg_sys::HEAP_TABLE_AM_OID
             && !class.relrowsecurity
             && !class.relhassubclass
-            && !class.relispartition;
+            && !class.relispartition
+            // what is not replicated is not there on a standby, as SQL says
+            && (class.relpersistence == pg_sys::RELPERSISTENCE_PERMANENT as core::ffi::c_char
+                || !pg_sys::RecoveryInProgress());
         let index = if plain { index_of(heap) } else { (None, true) };
         pg_sys::relation_close(heap, pg_sys::AccessShareLock as i32);
         let (Some(index), lasting) = index else { return Ok((None, index.1)) };
@@ -214,6 +215,8 @@ unsafe fn is_ours(index: pg_sys::Relation, columns: [i16; 2]) -> bool {
         let by_bytes = |at| {
             *(*index).rd_indcollation.add(at) == pg_sys::C_COLLATION_OID
                 && *(*index).rd_opfamily.add(at) == pg_sys::TEXT_BTREE_FAM_OID
+                // the family also orders values of type name, which are stored otherwise
+                && *(*index).rd_opcintype.add(at) == pg_sys::TEXTOID
         };
         class.relam == pg_sys::BTREE_AM_OID
             && form.indisvalid

@@ -27,8 +27,9 @@ impl Entry {
     }
 }
 
+// These three serve what is not our table as well: a column of another type is cast, or the server says that it cannot be.
 static FRESH: Statement = Statement {
-    sql: "SELECT payload, ranges FROM @extschema@.enrichment_cache
+    sql: "SELECT payload::pg_catalog.jsonb, ranges FROM @extschema@.enrichment_cache
         WHERE service OPERATOR(pg_catalog.=) $1 AND cache_key OPERATOR(pg_catalog.=) $2
           AND expires_at OPERATOR(pg_catalog.+) $3 OPERATOR(pg_catalog.>) pg_catalog.now()",
     args: &[TEXTOID, TEXTOID, INTERVALOID],
@@ -48,7 +49,7 @@ fn kept(row: &Row, payload: i32, ranges: i32) -> Option<Kept> {
 }
 
 static ENTRY: Statement = Statement {
-    sql: "SELECT payload, response_status, fetched_at, expires_at, hit_count, version, error_message, ranges
+    sql: "SELECT payload::pg_catalog.jsonb, response_status, fetched_at, expires_at, hit_count, version, error_message, ranges
         FROM @extschema@.enrichment_cache
         WHERE service OPERATOR(pg_catalog.=) $1 AND cache_key OPERATOR(pg_catalog.=) $2",
     args: &[TEXTOID, TEXTOID],
@@ -74,7 +75,7 @@ fn read(row: &Row) -> Option<Entry> {
 }
 
 static MANY: Statement = Statement {
-    sql: "SELECT c.cache_key, c.payload, c.ranges FROM @extschema@.enrichment_cache c
+    sql: "SELECT c.cache_key, c.payload::pg_catalog.jsonb, c.ranges FROM @extschema@.enrichment_cache c
         WHERE c.service OPERATOR(pg_catalog.=) $1 AND c.cache_key OPERATOR(pg_catalog.=) ANY ($2)
           AND c.expires_at OPERATOR(pg_catalog.>) pg_catalog.now() AND c.payload IS NOT NULL
         ORDER BY c.cache_key",

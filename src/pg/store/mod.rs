@@ -1,9 +1,10 @@
 //! Every SQL statement of the extension that runs from Rust, and where the extension stands.
 
 use crate::core::error::Error;
+use crate::pg::lone::Lone;
 use crate::pg::spi;
 use pgrx::prelude::*;
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::rc::Rc;
 
 pub mod cache;
@@ -26,25 +27,25 @@ struct Home {
 
 thread_local! {
     static HOME: RefCell<Option<Home>> = const { RefCell::new(None) };
-    static CATALOG_CHANGED: Cell<bool> = const { Cell::new(false) };
 }
+
+static CATALOG_CHANGED: Lone<bool> = Lone::new(false);
 
 /// Registers for the invalidations after which cached names, plans and services may be wrong.
 pub fn init() {
-    // SAFETY: the callback only sets a flag. Functions come and go with the extension, so pg_proc tells of both.
+    // SAFETY: the callback only sets a flag. Functions come and go with the extension, so pg_proc tells of both; its
+    // schema may get another name.
     unsafe {
-        pg_sys::CacheRegisterSyscacheCallback(
-            pg_sys::SysCacheIdentifier::PROCOID as i32,
-            Some(catalog_changed),
-            pg_sys::Datum::null(),
-        );
+        for cache in [pg_sys::SysCacheIdentifier::PROCOID, pg_sys::SysCacheIdentifier::NAMESPACEOID] {
+            pg_sys::CacheRegisterSyscacheCallback(cache as i32, Some(catalog_changed), pg_sys::Datum::null());
+        }
     }
     registry::init();
 }
 
 #[pg_guard]
 unsafe extern "C-unwind" fn catalog_changed(_arg: pg_sys::Datum, _cache: core::ffi::c_int, _hash: u32) {
-    CATALOG_CHANGED.with(|flag| flag.set(true));
+    CATALOG_CHANGED.set(true);
 }
 
 /// The quoted name of the schema the extension stands in.
@@ -52,7 +53,7 @@ unsafe extern "C-unwind" fn catalog_changed(_arg: pg_sys::Datum, _cache: core::f
 /// # Errors
 /// `NotInstalled` when this database does not have the extension (any more).
 pub fn schema() -> Result<Rc<str>, Error> {
-    if CATALOG_CHANGED.with(|flag| flag.replace(false)) {
+    if CATALOG_CHANGED.replace(false) {
         refresh_home();
     }
     if let Some(schema) = HOME.with(|home| home.borrow().as_ref().map(|home| home.schema.clone())) {
@@ -69,6 +70,11 @@ pub fn schema() -> Result<Rc<str>, Error> {
 pub fn extension() -> Result<pg_sys::Oid, Error> {
     schema()?;
     HOME.with(|home| home.borrow().as_ref().map(|home| home.extension)).ok_or(Error::NotInstalled)
+}
+
+/// Whether something changed after which the extension may stand elsewhere, or not at all.
+pub fn may_have_moved() -> bool {
+    CATALOG_CHANGED.get()
 }
 
 /// The schema the extension stands in.

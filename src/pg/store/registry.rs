@@ -5,6 +5,7 @@ use crate::core::key::KeyKind;
 use crate::core::limiter::parse_limits;
 use crate::core::rules::Rules;
 use crate::core::service::{Method, ResponseFormat, Service};
+use crate::pg::lone::Lone;
 use crate::pg::spi::{self, Mode, Row, Statement};
 use pgrx::prelude::*;
 use std::cell::{Cell, RefCell};
@@ -15,10 +16,11 @@ thread_local! {
     static SERVICES: RefCell<Option<BTreeMap<String, Arc<Service>>>> = const { RefCell::new(None) };
     static RELATION: Cell<pg_sys::Oid> = const { Cell::new(pg_sys::InvalidOid) };
     static CHANGED: Cell<bool> = const { Cell::new(false) };
-    static GENERATION: Cell<u64> = const { Cell::new(0) };
     /// Read during a parallel query, under its snapshot: good for that query and no longer.
     static DATED: Cell<bool> = const { Cell::new(false) };
 }
+
+static GENERATION: Lone<u64> = Lone::new(0);
 
 /// Registers for the invalidation that the table's own trigger sends at each change.
 pub fn init() {

@@ -7,13 +7,14 @@
 
 mod ring;
 
+use crate::pg::lone::{self, Lone};
 use crate::pg::{gucs, shmem, wake};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 use ring::Ring;
 pub use ring::Touch;
 use shmem::Text;
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering::*};
 
 /// Most pairs of database and service that are counted apart; more are counted together, without a name.
@@ -48,8 +49,9 @@ static mut NEXT_STARTUP: pg_sys::shmem_startup_hook_type = None;
 
 thread_local! {
     static KNOWN: RefCell<Vec<(Box<str>, usize)>> = const { RefCell::new(Vec::new()) };
-    static MY_RING: Cell<usize> = const { Cell::new(0) };
 }
+
+static MY_RING: Lone<usize> = Lone::new(0);
 
 /// Reserves the memory; only while the library is being preloaded.
 pub fn init() {
@@ -187,8 +189,7 @@ pub fn touch(row: i64, block: u32, hits: u32) {
         return;
     }
     let database = wake::my_database();
-    // SAFETY: a variable of this process.
-    let at = unsafe { pg_sys::GetCurrentStatementStartTimestamp() };
+    let at = lone::statement_start();
     let waiting = ring_of(area, database).and_then(|ring| ring.push(Touch { database, row, block, hits, at }));
     match waiting {
         // once on the way up: the worker empties it before it is full
@@ -287,10 +288,13 @@ pub fn dropped(rows: u64) {
     }
 }
 
-/// A database is gone: its counters are free. The caller holds the lock of `shmem`.
+/// A database is gone: its counters and its ring are free. The caller holds the lock of `shmem`.
 pub fn forget_database(database: u32) {
     let Some(area) = area() else { return };
     area.places.iter().filter(|place| place.database.load(Relaxed) == database && database != 0).for_each(|place| {
         place.database.store(0, Release);
     });
+    if let Some(ring) = area.rings.iter().find(|ring| ring.database.load(Relaxed) == database && database != 0) {
+        ring.database.store(0, Release);
+    }
 }

@@ -98,3 +98,69 @@ impl Ring {
         Some(touch)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashMap;
+
+    fn ring() -> Box<Ring> {
+        // SAFETY: zeroed atomics are valid, as in the server's fresh memory.
+        let ring = unsafe { Box::<Ring>::new_zeroed().assume_init() };
+        ring.init();
+        ring
+    }
+
+    fn touch(row: i64) -> Touch {
+        Touch { database: 1, row, block: row as u32 + 1, hits: row as u32 + 2, at: row + 3 }
+    }
+
+    #[test]
+    fn rows_come_out_in_the_order_they_went_in_however_often_the_ring_goes_round() {
+        let ring = ring();
+        for round in 0..5 {
+            for row in 0..CELLS as i64 {
+                assert_eq!(ring.push(touch(round * 10_000 + row)), Some(row as u64 + 1));
+            }
+            assert_eq!(ring.push(touch(-1)), None, "a full ring takes nothing");
+            for row in 0..CELLS as i64 {
+                assert_eq!(ring.pop(), Some(touch(round * 10_000 + row)));
+            }
+            assert_eq!(ring.pop(), None, "an empty ring gives nothing");
+        }
+    }
+
+    #[test]
+    fn of_what_many_put_in_at_once_nothing_is_lost_doubled_or_torn() {
+        let ring = ring();
+        let (threads, each) = (4, 100_000);
+        let refused = std::sync::atomic::AtomicU64::new(0);
+        let left = std::sync::atomic::AtomicU64::new(threads);
+        let mut seen: HashMap<i64, u32> = HashMap::new();
+        std::thread::scope(|scope| {
+            for thread in 0..threads as i64 {
+                let (ring, refused, left) = (&ring, &refused, &left);
+                scope.spawn(move || {
+                    for n in 0..each {
+                        if ring.push(touch(thread * each + n)).is_none() {
+                            refused.fetch_add(1, Relaxed);
+                        }
+                    }
+                    left.fetch_sub(1, Release);
+                });
+            }
+            loop {
+                let done = left.load(Acquire) == 0;
+                while let Some(got) = ring.pop() {
+                    assert_eq!(got, touch(got.row));
+                    *seen.entry(got.row).or_default() += 1;
+                }
+                if done {
+                    break;
+                }
+            }
+        });
+        assert!(seen.values().all(|times| *times == 1));
+        assert_eq!(seen.len() as u64 + refused.load(Relaxed), threads * each as u64);
+    }
+}

@@ -139,7 +139,7 @@ fn serve(oid: u32, extension: pg_sys::Oid) {
         held: Held::default(),
         contested: Contested::default(),
         write_back: WriteBack::default(),
-        lookups: Lookups::default(),
+        lookups: Lookups::starting(now),
         released: false,
         attached: Attached::default(),
         next_cleanup: now + 30 * SECOND,

@@ -33,5 +33,8 @@ pub fn init() {
 /// Ends this process so that the postmaster starts the launcher again (exit code 0 would mean "never again").
 fn exit_for_restart() -> ! {
     // SAFETY: ends the process in the server's own way, running its exit callbacks.
-    unsafe { pgrx::pg_sys::proc_exit(1) }
+    unsafe { pgrx::pg_sys::proc_exit(1) };
+    // the bindings of PostgreSQL 18 do not say that it never returns
+    #[allow(unreachable_code)]
+    std::process::abort()
 }

@@ -5,6 +5,11 @@ use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+#[cfg(not(feature = "pg18"))]
+use pg_sys::pqsignal as handle;
+#[cfg(feature = "pg18")]
+use pg_sys::pqsignal_be as handle;
+
 static TERMINATE: AtomicBool = AtomicBool::new(false);
 static RELOAD: AtomicBool = AtomicBool::new(false);
 
@@ -13,14 +18,17 @@ static RELOAD: AtomicBool = AtomicBool::new(false);
 pub fn install() {
     // SAFETY: handlers that only set flags and a latch, as those of the server do (postmaster/interrupt.c).
     unsafe {
-        pg_sys::pqsignal(libc::SIGTERM, Some(on_terminate));
-        pg_sys::pqsignal(libc::SIGHUP, Some(on_reload));
+        handle(libc::SIGTERM, Some(on_terminate));
+        handle(libc::SIGHUP, Some(on_reload));
         pg_sys::BackgroundWorkerUnblockSignals();
     }
 }
 
 unsafe extern "C-unwind" fn on_terminate(_signal: core::ffi::c_int) {
-    TERMINATE.store(true, Ordering::SeqCst);
+    // only the first one cancels: what is stored before the end must not be interrupted by the second
+    if TERMINATE.swap(true, Ordering::SeqCst) {
+        return;
+    }
     // SAFETY: flags and a latch of this process.
     unsafe {
         pg_sys::QueryCancelPending = 1;

@@ -1,0 +1,244 @@
+-- What the tests of reading share: a small universe of keys, and views that ask for each of them in every form and in
+-- plain SQL, in one statement and so under one snapshot.
+
+CREATE SEQUENCE revision;
+
+CREATE TABLE universe (
+    n         int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    service   text NOT NULL,
+    raw       text NOT NULL,
+    cache_key text,
+    address   inet
+);
+
+INSERT INTO enrichment_service (name, key_kind, url) VALUES ('assets', 'ip', 'https://assets.example.net/{key}');
+UPDATE enrichment_service SET stale_ttl = '1 hour';
+
+-- several writings of one key, keys that are never stored, and what is no key at all
+INSERT INTO universe (service, raw, cache_key, address)
+SELECT s.name, k.raw, enrich_normalize_key(s.key_kind, k.raw), k.address
+FROM enrichment_service s
+JOIN (
+    SELECT 'address' AS of, '8.8.0.' || i AS raw, ('8.8.0.' || i)::inet AS address FROM generate_series(1, 9) i
+    UNION ALL VALUES ('address', ' ::ffff:8.8.0.1 ', '::ffff:8.8.0.1'::inet), ('address', '8.8.0.2/32', '8.8.0.2/32'),
+        ('address', '2606:4700:0:0:0:0:0:0011', '2606:4700::11'), ('address', '2606:4700::12', '2606:4700::12/128'),
+        ('address', '10.0.0.0/8', '10.0.0.0/8')
+    UNION ALL SELECT 'hash', upper(md5(i::text)), NULL FROM generate_series(1, 5) i
+    UNION ALL SELECT 'name', 'Host' || i || '.Example.com', NULL FROM generate_series(1, 5) i
+    UNION ALL VALUES ('dirt', 'unknown', NULL::inet), ('dirt', '', NULL)
+) k ON (s.name, k.of) IN (('dshield', 'address'), ('assets', 'address'), ('spur', 'dirt'), ('virustotal', 'hash'),
+    ('virustotal', 'address'), ('urlhaus', 'name'));
+
+-- a payload that no other has; some are stored out of line
+CREATE FUNCTION made(kind int DEFAULT 1) RETURNS jsonb LANGUAGE sql VOLATILE AS $$
+    SELECT pg_catalog.jsonb_build_object('rev', pg_catalog.nextval('public.revision'))
+        || CASE WHEN kind % 7 = 0 THEN pg_catalog.jsonb_build_object('big',
+            (SELECT pg_catalog.string_agg(pg_catalog.md5(pg_catalog.random()::text), '') FROM pg_catalog.generate_series(1, 300)))
+        ELSE '{}' END
+$$;
+
+-- What an answer must be, given the rows that plain SQL finds. There can be two: where the row that an older snapshot sees
+-- has been deleted since, its transaction may insert the key again and then sees both. Each is an answer.
+CREATE FUNCTION accepted(got jsonb, rows jsonb[]) RETURNS jsonb LANGUAGE sql IMMUTABLE PARALLEL SAFE AS
+    'SELECT CASE WHEN cardinality(rows) > 1 AND array_position(rows, got) IS NOT NULL THEN got ELSE rows[1] END';
+
+-- what a user would write
+CREATE VIEW plain AS
+SELECT u.n, u.service, u.raw, u.cache_key, u.address,
+    ARRAY(SELECT c.payload FROM enrichment_cache c
+        WHERE c.service = u.service AND c.cache_key = u.cache_key AND c.expires_at > now()) AS fresh,
+    ARRAY(SELECT c.payload FROM enrichment_cache c
+        WHERE c.service = u.service AND c.cache_key = u.cache_key AND c.expires_at + interval '1 hour' > now()) AS stale,
+    ARRAY(SELECT c.payload FROM enrichment_cache c
+        WHERE c.service = u.service AND c.cache_key = u.cache_key) AS stored
+FROM universe u;
+
+-- enrich_get twice for each key beside plain SQL; rows come one by one, as a cursor fetches them
+CREATE VIEW glance AS
+SELECT p.service, p.raw, f.form, f.got, accepted(f.got, f.rows) AS want
+FROM plain p CROSS JOIN generate_series(1, 2) again
+CROSS JOIN LATERAL (VALUES
+    ('text', enrich_get(p.service, p.raw), p.fresh),
+    ('inet', enrich_get(p.service, p.address), CASE WHEN p.address IS NOT NULL THEN p.fresh END)) AS f (form, got, rows);
+
+-- every reading function
+CREATE VIEW compared AS
+SELECT g.service, g.raw, g.form, g.got, g.want FROM glance g
+UNION ALL
+SELECT p.service, p.raw, f.form, f.got, accepted(f.got, f.rows)
+FROM plain p CROSS JOIN LATERAL enrich_lookup(p.service, p.raw) l
+CROSS JOIN LATERAL (VALUES
+    ('max_stale 0', enrich_get(p.service, p.raw, '0'), p.fresh),
+    ('max_stale 1 hour', enrich_get(p.service, p.raw, '1 hour'), p.stale),
+    ('lookup payload', l.payload, p.stored),
+    ('lookup state', to_jsonb(l.state), CASE
+        WHEN cardinality(p.stored) > 1 THEN ARRAY[to_jsonb(l.state)]
+        WHEN p.fresh[1] IS NOT NULL THEN ARRAY[to_jsonb('hit'::text)]
+        WHEN p.stored[1] IS NOT NULL THEN ARRAY[to_jsonb('stale'::text)]
+        WHEN l.state NOT IN ('hit', 'stale') THEN ARRAY[to_jsonb(l.state)] END)) AS f (form, got, rows)
+UNION ALL
+SELECT s.service, m.cache_key, 'many', m.got, accepted(m.got, m.rows)
+FROM (SELECT u.service, array_agg(u.raw) AS keys FROM universe u GROUP BY u.service) s
+CROSS JOIN LATERAL (
+    SELECT cache_key, a.payload AS got, b.rows
+    FROM enrich_get_many(s.service, s.keys) a
+    FULL JOIN (SELECT c.cache_key, array_agg(c.payload) AS rows FROM enrichment_cache c
+        WHERE c.service = s.service AND c.expires_at > now() AND c.payload IS NOT NULL
+          AND c.cache_key IN (SELECT v.cache_key FROM universe v WHERE v.service = s.service)
+        GROUP BY c.cache_key) b USING (cache_key)) m;
+
+-- functions around a look-up: inlined, not inlined, seeing only what the caller sees, seeing all
+CREATE FUNCTION got_sql(service text, raw text) RETURNS jsonb LANGUAGE sql STABLE PARALLEL SAFE AS
+    'SELECT enrich_get(service, raw)';
+CREATE FUNCTION got_sql_apart(service text, raw text) RETURNS jsonb LANGUAGE sql VOLATILE SECURITY DEFINER PARALLEL SAFE AS
+    'SELECT enrich_get(service, raw)';
+CREATE FUNCTION got_stable(service text, raw text) RETURNS jsonb LANGUAGE plpgsql STABLE PARALLEL SAFE AS
+    'BEGIN RETURN enrich_get(service, raw); END';
+CREATE FUNCTION got_volatile(service text, raw text) RETURNS jsonb LANGUAGE plpgsql VOLATILE PARALLEL SAFE AS
+    'BEGIN RETURN enrich_get(service, raw); END';
+
+-- One statement of a function that writes and looks up in turn: the same call site sees what has changed, as plain SQL
+-- sees it. What differs is raised as ZZ001.
+CREATE FUNCTION must_agree(asked universe, got jsonb, place text) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    want jsonb;
+BEGIN
+    want := accepted(got, ARRAY(SELECT c.payload FROM enrichment_cache c
+        WHERE c.service = asked.service AND c.cache_key = asked.cache_key AND c.expires_at > now()));
+    IF got IS DISTINCT FROM want THEN
+        RAISE EXCEPTION 'in %: enrich_get(%, %) gives %, plain SQL %', place, asked.service, asked.raw,
+            left(got::text, 60), left(want::text, 60) USING ERRCODE = 'ZZ001';
+    END IF;
+END $$;
+
+CREATE FUNCTION change(asked universe) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    CASE floor(random() * 7)::int
+        WHEN 0 THEN PERFORM enrich_store(asked.service, asked.raw, made());
+        WHEN 1 THEN PERFORM enrich_store_many(asked.service, ARRAY[asked.raw], ARRAY[made(7)]);
+        WHEN 2 THEN UPDATE enrichment_cache c SET payload = made(), response_status = 'success', expires_at = now() + interval '1 hour'
+            WHERE c.service = asked.service AND c.cache_key = asked.cache_key;
+        WHEN 3 THEN DELETE FROM enrichment_cache c WHERE c.service = asked.service AND c.cache_key = asked.cache_key;
+        WHEN 4 THEN PERFORM enrich_invalidate(asked.service, asked.raw);
+        WHEN 5 THEN UPDATE enrichment_cache c SET hit_count = hit_count + 1 WHERE c.service = asked.service;
+        ELSE INSERT INTO enrichment_cache (service, cache_key, payload, expires_at)
+            VALUES (asked.service, asked.cache_key, made(), now() + interval '1 hour') ON CONFLICT DO NOTHING;
+    END CASE;
+END $$;
+
+CREATE FUNCTION some_keys() RETURNS universe[] LANGUAGE sql VOLATILE AS $$
+    SELECT array_agg(u) FROM (SELECT u FROM universe u WHERE u.cache_key IS NOT NULL ORDER BY random() LIMIT 4) q
+$$;
+
+CREATE FUNCTION wander(seed float8, steps int) RETURNS int LANGUAGE plpgsql AS $$
+DECLARE
+    chosen  universe[];
+    asked   universe;
+    got     jsonb;
+    undone  int := 0;
+BEGIN
+    PERFORM setseed(seed);
+    chosen := some_keys();
+    FOR step IN 1..steps LOOP
+        FOREACH asked IN ARRAY chosen LOOP
+            got := enrich_get(asked.service, asked.raw);
+            PERFORM must_agree(asked, got, 'an assignment');
+        END LOOP;
+        BEGIN
+            FOR again IN 1..2 LOOP
+                asked := chosen[1 + floor(random() * 4)::int];
+                PERFORM change(asked);
+                IF asked.address IS NOT NULL THEN
+                    PERFORM must_agree(asked, enrich_get(asked.service, asked.address), 'a block, as inet');
+                END IF;
+                SELECT enrich_get(asked.service, asked.raw) INTO got;
+                PERFORM must_agree(asked, got, 'a block');
+                -- one call site for what the block sees and what is left when it is undone, with no command in between
+                PERFORM must_agree(asked, got_volatile(asked.service, asked.raw), 'a function within a block');
+                PERFORM must_agree(asked, got_sql_apart(asked.service, asked.raw), 'an SQL function within a block');
+            END LOOP;
+            IF random() < 0.4 THEN
+                RAISE EXCEPTION 'undo' USING ERRCODE = 'ZZ000';
+            ELSIF random() < 0.2 THEN
+                PERFORM 1 / (enrich_get(asked.service, asked.raw) IS NULL AND false)::int;
+            END IF;
+        EXCEPTION WHEN SQLSTATE 'ZZ000' OR division_by_zero THEN
+            undone := undone + 1;
+        END;
+        PERFORM must_agree(asked, got_volatile(asked.service, asked.raw), 'a function after a block');
+        PERFORM must_agree(asked, got_sql_apart(asked.service, asked.raw), 'an SQL function after a block');
+        PERFORM must_agree(asked, enrich_get(asked.service, asked.raw), 'an argument');
+    END LOOP;
+    RETURN undone;
+END $$;
+
+-- the same over transactions of its own, from a loop over a query that looks up as well
+CREATE PROCEDURE wander_and_commit(seed float8, steps int) LANGUAGE plpgsql AS $$
+DECLARE
+    chosen universe[];
+    asked  universe;
+    kept   jsonb;
+    row    record;
+BEGIN
+    PERFORM setseed(seed);
+    chosen := some_keys();
+    FOR row IN SELECT g.got, g.want, g.raw FROM generate_series(1, steps) step
+        JOIN glance g ON g.raw = (chosen[1 + step % 4]).raw AND g.service = (chosen[1 + step % 4]).service AND g.form = 'text' LOOP
+        IF row.got IS DISTINCT FROM row.want THEN
+            RAISE EXCEPTION 'in a loop over a query: % gives %, plain SQL %', row.raw, left(row.got::text, 60),
+                left(row.want::text, 60) USING ERRCODE = 'ZZ001';
+        END IF;
+        asked := chosen[1 + floor(random() * 4)::int];
+        kept := enrich_get(asked.service, asked.raw);
+        PERFORM must_agree(asked, kept, 'a procedure');
+        PERFORM change(asked);
+        PERFORM must_agree(asked, enrich_get(asked.service, asked.raw), 'a procedure after its change');
+        IF random() < 0.6 THEN COMMIT; ELSE ROLLBACK; END IF;
+        PERFORM must_agree(asked, enrich_get(asked.service, asked.raw), 'a procedure after its transaction');
+        IF kept::text IS NOT NULL AND (kept ->> 'rev') IS NULL THEN
+            RAISE EXCEPTION 'a value kept over a commit is damaged: %', left(kept::text, 60) USING ERRCODE = 'ZZ001';
+        END IF;
+    END LOOP;
+END $$;
+
+-- a trigger that looks up and writes for each row
+CREATE TABLE noted (n int, got jsonb, want jsonb);
+
+CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    asked universe;
+BEGIN
+    SELECT u.* INTO asked FROM universe u WHERE u.n = NEW.n;
+    PERFORM change(asked);
+    NEW.got := enrich_get(asked.service, asked.raw);
+    PERFORM must_agree(asked, NEW.got, 'a trigger');
+    RETURN NEW;
+END $$;
+
+CREATE TRIGGER note BEFORE INSERT ON noted FOR EACH ROW EXECUTE FUNCTION note();
+
+CREATE VIEW wrapped AS
+SELECT p.service, p.raw, f.form, f.got, accepted(f.got, p.fresh) AS want
+FROM plain p CROSS JOIN generate_series(1, 2) again
+CROSS JOIN LATERAL (VALUES
+    ('inlined', got_sql(p.service, p.raw)),
+    ('not inlined', got_sql_apart(p.service, p.raw)),
+    ('stable', got_stable(p.service, p.raw)),
+    ('volatile', got_volatile(p.service, p.raw))) AS f (form, got);
+
+-- Plain SQL with the caller's rights, which finds the relation by its name each time it may have changed.
+CREATE FUNCTION by_name(asked universe, grace interval, OUT got jsonb) LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    SELECT c.payload INTO got FROM enrichment_cache c
+    WHERE c.service = asked.service AND c.cache_key = asked.cache_key AND c.expires_at + grace > now();
+END $$;
+
+CREATE VIEW by_name AS
+SELECT u.service, u.raw, f.form, f.got, f.want
+FROM universe u CROSS JOIN LATERAL enrich_lookup(u.service, u.raw) l
+CROSS JOIN LATERAL (VALUES
+    ('text', enrich_get(u.service, u.raw), by_name(u, '0')),
+    ('inet', enrich_get(u.service, u.address), CASE WHEN u.address IS NOT NULL THEN by_name(u, '0') END),
+    ('max_stale', enrich_get(u.service, u.raw, '1 hour'), by_name(u, '1 hour')),
+    ('many', (SELECT m.payload FROM enrich_get_many(u.service, ARRAY[u.raw]) m), by_name(u, '0')),
+    ('lookup', l.payload, by_name(u, '1 century'))) AS f (form, got, want);
