@@ -25,7 +25,7 @@ const SERVER: &[(&str, &str)] = &[
     ("max_parallel_workers", "8"),
     ("max_worker_processes", "16"),
     // a checkpoint comes when it is asked for, not in the middle of a measurement
-    ("max_wal_size", "32GB"),
+    ("max_wal_size", "8GB"),
     ("checkpoint_timeout", "1h"),
     ("enrichment_cache.enabled", "off"),
     ("enrichment_cache.cleanup_interval", "0"),

@@ -1,5 +1,6 @@
 //! A whole table joined with a typed view, against the same join with a table that holds just those payloads.
 
+use super::lookup_random::ONLY_HASH_JOINS;
 use crate::bed::{Bed, MAIN};
 use crate::data::Sizes;
 use crate::measure::plan::Plan;
@@ -120,7 +121,11 @@ pub fn measure(bed: &mut Bed) -> Result<Findings> {
             &shape(&Plan::of(&mut session, &hand)?, &hand_table).replace("cache by", "table by"),
         ]);
         let rows = question.rows(&sizes);
-        let variants = vec![statement("view", "", &view, rows), statement("hand-made table", "", &hand, rows)];
+        let mut variants = vec![statement("view", "", &view, rows)];
+        if plan.join() != "Hash Join" {
+            variants.push(statement("view, by a hash join", ONLY_HASH_JOINS, &view, rows));
+        }
+        variants.push(statement("hand-made table", "", &hand, rows));
         let measured = in_turns(bed, &format!("join with {service}"), &mut session, variants)?;
         findings.table(Table::of(
             &format!("`{} JOIN enrichment_{service}`:", question.table),

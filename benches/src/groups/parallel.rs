@@ -1,12 +1,13 @@
 //! One and two parallel workers. The leader only collects, so that two workers are compared with one on two cores.
 
-use super::lookup_random::join;
+use super::lookup_random::{join, ONLY_HASH_JOINS};
 use super::rivals;
 use crate::bed::{Bed, MAIN};
 use crate::data::Sizes;
 use crate::measure::plan;
 use crate::measure::rounds::{in_turns, statement};
 use crate::report::findings::{Findings, Target};
+use crate::report::numbers::ratio;
 use crate::report::table::Table;
 use crate::Result;
 
@@ -24,19 +25,34 @@ fn workers(count: u64, sql: &str) -> String {
     )
 }
 
+/// What is run, with its settings.
+struct Query {
+    name: &'static str,
+    settings: &'static str,
+    sql: String,
+    available: bool,
+}
+
 pub fn measure(bed: &mut Bed) -> Result<Findings> {
     let rows = Sizes::of(&bed.settings).sessions;
     let mut session = bed.session(MAIN)?;
+    let memo = session.has_setting(rivals::MEMO_SIZE)?;
+    let get = rivals::get("s.source_ip", "sessions s");
+    let no_memo = "SET enrichment_cache.memo_size = 0;";
     let queries = [
-        ("`enrich_get(service, text)`", rivals::get("s.source_ip", "sessions s")),
-        ("hash join with the cache", join()),
+        Query { name: "`enrich_get`", settings: "", sql: get.clone(), available: true },
+        Query { name: "`enrich_get`, memo_size = 0", settings: no_memo, sql: get, available: memo },
+        Query { name: "hash join with the cache", settings: ONLY_HASH_JOINS, sql: join(), available: true },
     ];
     let mut variants = Vec::new();
-    for (name, sql) in &queries {
+    for query in &queries {
         for count in 0..=2 {
-            let prepare = workers(count, sql);
-            plan::must(&mut session, &prepare, EXECUTE, &format!("{count} workers"), |plan| plan.workers() == count)?;
-            variants.push(statement(&named(name, count), &prepare, EXECUTE, rows));
+            let prepare = format!("{};{}", query.settings, workers(count, &query.sql));
+            if query.available {
+                let claim = format!("{count} workers");
+                plan::must(&mut session, &prepare, EXECUTE, &claim, |plan| plan.workers() == count)?;
+            }
+            variants.push(statement(&named(query.name, count), &prepare, EXECUTE, rows).available(query.available));
         }
     }
     let measured = in_turns(bed, "parallel", &mut session, variants)?;
@@ -44,21 +60,25 @@ pub fn measure(bed: &mut Bed) -> Result<Findings> {
     let mut findings = Findings::default();
     findings.say(
         "The queries over all sessions of the section before, with `max_parallel_workers_per_gather` 0, 1 and 2 and \
-         `parallel_leader_participation = off`; the number of workers was checked in the plans.",
+         `parallel_leader_participation = off`; the number of workers was checked in the plans. Each worker remembers answers for \
+         itself: what two of them meet, both look up. With `memo_size = 0` nothing is remembered.",
     );
-    let [get, join] = [0, 1].map(|at| queries[at].0);
-    let (one, join_one) = (named(get, 1), named(join, 1));
-    findings.table(Table::of(
-        "",
-        "ns a row",
-        &measured,
-        &[("× enrich_get, one worker", &one), ("× join, one worker", &join_one)],
-    ));
-    findings.target(Target::at_least(
-        "two parallel workers, × speed of one (enrich_get)",
-        1.8,
-        measured.ratio(&one, &named(get, 2)),
-    ));
+    let mut table = Table::of("", "ns a row", &measured, &[]);
+    table.columns.push("× speed of one worker".to_string());
+    for (row, (query, count)) in
+        table.rows.iter_mut().zip(queries.iter().flat_map(|query| (0..=2).map(move |count| (query, count))))
+    {
+        let speed = measured.ratio(&named(query.name, 1), &named(query.name, count));
+        row.push(speed.map_or("-".to_string(), |speed| ratio(speed.value)));
+    }
+    findings.table(table);
+    for (query, what) in queries.iter().zip(["enrich_get", "enrich_get with memo_size = 0"]) {
+        findings.target(Target::at_least(
+            &format!("two parallel workers, × speed of one ({what})"),
+            1.8,
+            measured.ratio(&named(query.name, 1), &named(query.name, 2)),
+        ));
+    }
     Ok(findings)
 }
 
