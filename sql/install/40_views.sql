@@ -69,7 +69,7 @@ RETURN coalesce(pg_catalog.jsonb_extract_path(payload, 'data', 'attributes'),
     pg_catalog.jsonb_extract_path(payload, 'attributes'), payload);
 
 -- A cached list of 18 items, in either of the orders in use, in the shape of Spur's own answer.
-CREATE FUNCTION @extschema@.enrich_spur_list(items jsonb) RETURNS jsonb LANGUAGE sql IMMUTABLE PARALLEL SAFE
+CREATE FUNCTION @extschema@.enrich_spur_list(items jsonb) RETURNS jsonb LANGUAGE sql STABLE PARALLEL SAFE
 RETURN CASE WHEN @extschema@.enrich_spur_flagged(items) IS NOT NULL THEN pg_catalog.jsonb_build_object(
     'as', pg_catalog.jsonb_build_object(
         'number', @extschema@.enrich_spur_value(items, 'as', 'number'),
@@ -99,7 +99,7 @@ RETURN CASE WHEN @extschema@.enrich_spur_flagged(items) IS NOT NULL THEN pg_cata
                 'type', @extschema@.enrich_spur_value(items, 'tunnels', '0', 'type'))) END)) END;
 
 -- A Spur answer as it was received, also where a list was cached.
-CREATE FUNCTION @extschema@.enrich_spur_answer(payload jsonb) RETURNS jsonb LANGUAGE sql IMMUTABLE PARALLEL SAFE
+CREATE FUNCTION @extschema@.enrich_spur_answer(payload jsonb) RETURNS jsonb LANGUAGE sql STABLE PARALLEL SAFE
 RETURN CASE
     WHEN pg_catalog.jsonb_typeof(payload) = 'array' THEN @extschema@.enrich_spur_list(payload)
     WHEN pg_catalog.jsonb_typeof(pg_catalog.jsonb_extract_path(payload, 'spur_data')) = 'array'

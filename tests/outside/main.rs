@@ -22,3 +22,4 @@ mod sources_support;
 mod support;
 mod upstream;
 mod utility;
+mod views;
