@@ -8,6 +8,7 @@ mod replaced;
 use crate::reads::{agree, agree_in, comparison, Reads};
 use crate::support::{run, said};
 use postgres::Client;
+use std::collections::BTreeMap;
 
 /// A change of the table, what takes it back, and whether it may be part of a transaction.
 struct Change {
@@ -270,7 +271,9 @@ fn a_change_under_an_open_cursor_works_or_is_refused_as_for_a_cursor_over_the_ta
     for Change { sql, .. } in CHANGES.iter().filter(|change| change.in_transaction) {
         for look in ["enrich_get(service, raw)", "got_stable(service, raw)", "enrich_get(service, raw, '0')"] {
             run(&mut client, "BEGIN");
-            let cursor = format!("SELECT {look}::text, by_hand(u)::text FROM universe u");
+            let opening = client.query("SELECT n, fresh[1]::text FROM plain", &[]).expect("answers");
+            let opening: BTreeMap<i32, Option<String>> = opening.iter().map(|row| (row.get(0), row.get(1))).collect();
+            let cursor = format!("SELECT n, {look}::text, by_hand(u)::text FROM universe u");
             run(&mut client, &format!("DECLARE look NO SCROLL CURSOR FOR {cursor}"));
             let first = client.query("FETCH 20 FROM look", &[]).expect("the first rows");
             match sql.split(';').try_for_each(|sql| client.batch_execute(sql)) {
@@ -281,7 +284,9 @@ fn a_change_under_an_open_cursor_works_or_is_refused_as_for_a_cursor_over_the_ta
                     let rest = client.query("FETCH ALL FROM look", &[]);
                     let rest = rest.unwrap_or_else(|error| panic!("FETCH after {sql}: {}", said(&error)));
                     for row in first.iter().chain(&rest) {
-                        assert_eq!(row.get::<_, Option<&str>>(0), row.get::<_, Option<&str>>(1), "{look}, {sql}");
+                        let [got, want] = [1, 2].map(|column| row.get::<_, Option<String>>(column));
+                        // a rewrite takes rows from older snapshots; an answer of before, kept, is right as well
+                        assert!(got == want || got == opening[&row.get(0)], "{look}, {sql}: {got:?} for {want:?}");
                     }
                 }
             }

@@ -1,9 +1,10 @@
 //! DROP EXTENSION and CREATE EXTENSION under sessions that have looked up: right answers, or the error of a function
 //! that is not there.
 
-use crate::reads::cluster;
+use crate::reads::builder;
 use crate::support::{create_database, one, run, said};
 use postgres::{Client, Statement};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use testbed::Cluster;
 
 /// What a look-up says when the extension has gone: no function, no table, no schema of its name, not installed.
@@ -18,6 +19,19 @@ const LOOKS: [&str; 6] = [
     "SELECT payload::text FROM SCHEMA.enrich_lookup('dshield', '8.8.0.1')",
     "SELECT ask('SCHEMA')",
 ];
+
+/// A cluster whose databases no worker serves: DROP EXTENSION may have to wait for one, and this is about sessions.
+fn cluster() -> Arc<Cluster> {
+    static RUNNING: Mutex<Weak<Cluster>> = Mutex::new(Weak::new());
+    let mut running = RUNNING.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(cluster) = running.upgrade() {
+        return cluster;
+    }
+    let cluster = builder("ddl-extension").setting("enrichment_cache.databases", "nobody").start();
+    let cluster = Arc::new(cluster.unwrap_or_else(|why| panic!("{why}")));
+    *running = Arc::downgrade(&cluster);
+    cluster
+}
 
 /// A session in a database that may have the extension or not, with functions that look up.
 fn session(cluster: &Cluster, name: &str) -> Client {
