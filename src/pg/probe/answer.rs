@@ -71,6 +71,12 @@ fn taken(row: Option<&Found>, taker: &mut impl Taker, grace: Option<Interval>) -
     taker.take(bytes, Some(place_of(row)), hit)
 }
 
+/// The payload of a row as it lies in the page; not that of a packed range, which is only the summary.
+pub fn payload_of<'a>(row: &'a Found) -> Option<&'a [u8]> {
+    // SAFETY: a varlena of the row, readable as long as the row is.
+    row.datum(Column::Payload).map(|payload| unsafe { varlena(payload) })
+}
+
 /// Whether a fresh row is an answer: a payload, or that nothing is known.
 pub fn is_hit(row: &Found) -> bool {
     row.datum(Column::Payload).is_some() || row.bytes(Column::Status) == b"not_found"

@@ -10,7 +10,13 @@ use pgrx::pg_sys;
 use std::hash::{BuildHasher, Hasher};
 
 const SMALLEST_BLOCK: usize = 8 * 1024;
-const LARGEST_BLOCK: usize = 1024 * 1024;
+const LARGEST_BLOCK: usize = 16 * 1024 * 1024;
+/// Larger answers are not remembered.
+const LARGEST_ANSWER: usize = 1024 * 1024;
+/// Blocks from this size on are worth the processor's large pages: what is looked up at random then misses its table of
+/// pages less often.
+const LARGE_PAGES_FROM: usize = 4 * 1024 * 1024;
+const LARGE_PAGE: usize = 2 * 1024 * 1024;
 
 /// What stands before key and answer in a block.
 #[repr(C)]
@@ -48,10 +54,19 @@ struct Block {
     used: usize,
 }
 
+/// A place of the table: the hash beside the pointer, so that growing it reads no entry.
+#[derive(Clone, Copy)]
+struct Known {
+    hash: u64,
+    entry: *mut Entry,
+}
+
 /// The memory of one call site.
 pub struct Memo {
     memory: pg_sys::MemoryContext,
-    table: HashTable<*mut Entry>,
+    table: HashTable<Known>,
+    /// Services of which all rows are in here, one bit each.
+    complete: u64,
     hasher: foldhash::fast::RandomState,
     /// In order of age, the one being filled last.
     blocks: std::collections::VecDeque<Block>,
@@ -64,6 +79,7 @@ impl Memo {
         Memo {
             memory,
             table: HashTable::new(),
+            complete: 0,
             hasher: foldhash::fast::RandomState::default(),
             blocks: Default::default(),
             taken: 0,
@@ -84,8 +100,8 @@ impl Memo {
         // SAFETY: the table points to entries of blocks that are in use.
         unsafe {
             let same =
-                |entry: &*mut Entry| (**entry).hash == hash && (**entry).service == service && key_of(*entry) == key;
-            let entry = *self.table.find(hash, same)?;
+                |known: &Known| known.hash == hash && (*known.entry).service == service && key_of(known.entry) == key;
+            let entry = self.table.find(hash, same)?.entry;
             (*entry).hits += 1;
             let answer = ((*entry).length != NONE).then(|| pg_sys::Datum::from(answer_of(entry)));
             Some((answer, (*entry).hit != 0))
@@ -103,23 +119,80 @@ impl Memo {
     ) -> Option<Option<pg_sys::Datum>> {
         let size = line(size_of::<Entry>() + round(key.len()) + round(answer.map_or(0, <[u8]>::len)));
         // a large answer would push out many small ones
-        if size > limit / 8 || size > LARGEST_BLOCK {
+        if size > limit / 8 || size > LARGEST_ANSWER {
             return None;
         }
         let hash = self.hash(service, key);
         let start = self.place(size, limit)?;
+        // SAFETY: as `write` says.
+        unsafe { self.write(start, hash, (service, key), answer, row, 1) }
+    }
+
+    /// Brings in a row that nobody has asked for yet; false when there is no room without taking it from others.
+    pub fn bring_in(
+        &mut self,
+        (service, key): (u32, &[u8]),
+        answer: Option<&[u8]>,
+        row: Option<Row>,
+        limit: usize,
+    ) -> bool {
+        let size = line(size_of::<Entry>() + round(key.len()) + round(answer.map_or(0, <[u8]>::len)));
+        if size > LARGEST_ANSWER {
+            return false;
+        }
+        let hash = self.hash(service, key);
+        // SAFETY: the table points to entries of blocks that are in use.
+        let there = self.table.find(hash, |known| unsafe {
+            known.hash == hash && (*known.entry).service == service && key_of(known.entry) == key
+        });
+        if there.is_some() {
+            return true;
+        }
+        if self.blocks.back().is_none_or(|block| block.size - block.used < size) {
+            let wanted = self.next_block(size, limit);
+            if self.taken + self.table.allocation_size() + wanted > limit {
+                return false;
+            }
+            self.allocate(wanted);
+        }
+        let Some(start) = self.place(size, limit) else { return false };
+        // SAFETY: as `write` says.
+        unsafe { self.write(start, hash, (service, key), answer, row, 0) };
+        true
+    }
+
+    /// Says that all rows of a service are in here now.
+    pub fn completed(&mut self, service: u32) {
+        self.complete |= 1u64.checked_shl(service).unwrap_or(0);
+    }
+
+    /// Whether what is not in here is not in the table either.
+    pub fn is_complete(&self, service: u32) -> bool {
+        self.complete & 1u64.checked_shl(service).unwrap_or(0) != 0
+    }
+
+    /// Writes an entry into a place of its size, and makes it known.
+    unsafe fn write(
+        &mut self,
+        start: *mut u8,
+        hash: u64,
+        (service, key): (u32, &[u8]),
+        answer: Option<&[u8]>,
+        row: Option<Row>,
+        hits: u32,
+    ) -> Option<Option<pg_sys::Datum>> {
         // SAFETY: `place` gives `size` bytes, aligned to 8.
         unsafe {
             let entry = start.cast::<Entry>();
             let Row { id, block } = row.unwrap_or(Row { id: 0, block: 0 });
             let length = answer.map_or(NONE, |answer| answer.len() as u32);
             let (key_length, hit) = (key.len() as u32, u32::from(row.is_some()));
-            entry.write(Entry { hash, row: id, block, hits: 1, key_length, length, service, hit });
+            entry.write(Entry { hash, row: id, block, hits, key_length, length, service, hit });
             core::ptr::copy_nonoverlapping(key.as_ptr(), entry.add(1).cast(), key.len());
             if let Some(answer) = answer {
                 core::ptr::copy_nonoverlapping(answer.as_ptr(), answer_of(entry), answer.len());
             }
-            self.table.insert_unique(hash, entry, |entry| (**entry).hash);
+            self.table.insert_unique(hash, Known { hash, entry }, |known| known.hash);
             Some(answer.map(|_| pg_sys::Datum::from(answer_of(entry))))
         }
     }
@@ -137,8 +210,7 @@ impl Memo {
 
     /// Takes a new block, each twice as large as the one before, or the oldest ones' memory when that would be too much.
     fn add_block(&mut self, size: usize, limit: usize) -> Option<()> {
-        let last = self.blocks.back().map_or(SMALLEST_BLOCK / 2, |block| block.size);
-        let wanted = (last * 2).min(LARGEST_BLOCK).min(limit / 8).max(size + LINE);
+        let wanted = self.next_block(size, limit);
         // the table of pointers counts too
         while self.taken + self.table.allocation_size() + wanted > limit {
             let oldest = self.blocks.pop_front()?;
@@ -149,11 +221,28 @@ impl Memo {
             }
             self.free(oldest);
         }
-        // SAFETY: the context lives; not enough memory is an error of the statement.
-        let start = unsafe { pg_sys::MemoryContextAlloc(self.memory, wanted) }.cast::<u8>();
+        self.allocate(wanted);
+        Some(())
+    }
+
+    fn next_block(&self, size: usize, limit: usize) -> usize {
+        let last = self.blocks.back().map_or(SMALLEST_BLOCK / 2, |block| block.size);
+        (last * 2).min(LARGEST_BLOCK).min(limit / 8).max(size + LINE)
+    }
+
+    fn allocate(&mut self, wanted: usize) {
+        // SAFETY: the context lives; not enough memory is an error of the statement. Advice changes no contents.
+        let start = unsafe {
+            let start = pg_sys::MemoryContextAlloc(self.memory, wanted).cast::<u8>();
+            let skip = start.align_offset(LARGE_PAGE);
+            if wanted >= LARGE_PAGES_FROM && skip < wanted {
+                let whole = (wanted - skip) / LARGE_PAGE * LARGE_PAGE;
+                libc::madvise(start.add(skip).cast(), whole, libc::MADV_HUGEPAGE);
+            }
+            start
+        };
         self.taken += wanted;
         self.blocks.push_back(Block { start, size: wanted, used: start.align_offset(LINE) });
-        Some(())
     }
 
     fn free(&mut self, block: Block) {
@@ -163,12 +252,13 @@ impl Memo {
     }
 
     fn evict(&mut self, block: &Block) {
+        self.complete = 0;
         let table = &mut self.table;
         each(block, |entry| {
             report(entry);
             // SAFETY: an entry of a block in use.
             let hash = unsafe { (*entry).hash };
-            if let Ok(found) = table.find_entry(hash, |other| core::ptr::eq(*other, entry)) {
+            if let Ok(found) = table.find_entry(hash, |other| core::ptr::eq(other.entry, entry)) {
                 found.remove();
             }
         });
@@ -177,6 +267,7 @@ impl Memo {
     /// Forgets everything; a little memory is kept for what comes next.
     pub fn clear(&mut self) {
         self.report();
+        self.complete = 0;
         if self.table.capacity() > 1024 {
             self.table = HashTable::new();
         } else {

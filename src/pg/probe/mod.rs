@@ -5,6 +5,7 @@ pub mod answer;
 pub mod entry;
 pub mod many;
 mod memo;
+mod preload;
 mod scan;
 pub mod site;
 pub mod target;

@@ -54,16 +54,17 @@ static HELD: Lone<Option<(pg_sys::ResourceOwner, pg_sys::MemoryContext)>> = Lone
 
 /// The row that was found, readable until the closure that receives it returns.
 pub struct Found<'a> {
-    scan: &'a Scan,
+    pub slot: *mut pg_sys::TupleTableSlot,
+    pub target: &'a Target,
 }
 
 impl Found<'_> {
     /// A value as it stands in the row, in the page's memory: to be copied by whoever keeps it.
     pub fn datum(&self, column: Column) -> Option<pg_sys::Datum> {
-        let at = self.scan.target.attribute(column);
+        let at = self.target.attribute(column);
         // SAFETY: the slot was filled up to the widest column.
         unsafe {
-            let slot = &*self.scan.slot;
+            let slot = &*self.slot;
             (!*slot.tts_isnull.add(at)).then(|| *slot.tts_values.add(at))
         }
     }
@@ -71,7 +72,7 @@ impl Found<'_> {
     /// The page the row stands in.
     pub fn block(&self) -> u32 {
         // SAFETY: a filled slot has the place of its row.
-        let id = unsafe { (*self.scan.slot).tts_tid.ip_blkid };
+        let id = unsafe { (*self.slot).tts_tid.ip_blkid };
         u32::from(id.bi_hi) << 16 | u32::from(id.bi_lo)
     }
 
@@ -97,10 +98,10 @@ unsafe fn varlena_bytes<'a>(datum: pg_sys::Datum) -> &'a [u8] {
 }
 
 /// Runs what follows in the name of a resource owner and in its memory, until this is dropped.
-struct As(pg_sys::ResourceOwner, pg_sys::MemoryContext);
+pub struct As(pg_sys::ResourceOwner, pg_sys::MemoryContext);
 
 impl As {
-    fn owner(owner: pg_sys::ResourceOwner, memory: pg_sys::MemoryContext) -> Self {
+    pub fn owner(owner: pg_sys::ResourceOwner, memory: pg_sys::MemoryContext) -> Self {
         // SAFETY: plain globals of this process; owner and context are alive.
         unsafe {
             let former = As(pg_sys::CurrentResourceOwner, pg_sys::CurrentMemoryContext);
@@ -143,7 +144,7 @@ pub fn find<T>(
         pg_sys::ffi::pg_guard_ffi_boundary(|| next(scan))
     };
     drop(owner);
-    let value = read(found.then_some(Found { scan }).as_ref());
+    let value = read(found.then_some(Found { slot: scan.slot, target: &scan.target }).as_ref());
     let owner = As::owner(scan.owner, scan.memory);
     // SAFETY: as above.
     unsafe { pg_sys::ffi::pg_guard_ffi_boundary(|| rest(scan)) };

@@ -5,7 +5,8 @@
 //! could not find anything else: the same snapshot, command, transaction, user, table and registry.
 
 use super::memo::{Memo, Row};
-use super::{answer, target};
+use super::target::Column;
+use super::{answer, preload, target};
 use crate::core::error::Error;
 use crate::core::key;
 use crate::core::service::Service;
@@ -60,6 +61,72 @@ struct Known {
     name: Box<[u8]>,
     service: Arc<Service>,
     counter: tally::Counter,
+    habit: Habit,
+}
+
+/// What a call site has seen of its keys so far: whether they come again, and how many there are.
+#[derive(Default)]
+struct Habit {
+    remembered: u64,
+    looked_up: u64,
+    /// The same since the last look at them.
+    window: (u32, u32),
+    /// Look-ups that are not worth remembering.
+    pass_over: u32,
+    /// After so many look-ups all rows are brought in at once; not known before the first are made.
+    bring_in_after: Option<u64>,
+}
+
+/// Look-ups between two looks at how often keys come again.
+const WINDOW: u32 = 4096;
+/// Before so many different keys, rare repeats say little.
+const MANY: u64 = 32 * 1024;
+/// Look-ups that are then not remembered, before that is tried again.
+const PASS_OVER: u32 = 4 * WINDOW;
+/// Look-ups before the size of the table is asked for.
+const FEW: u64 = 64;
+
+impl Habit {
+    #[inline]
+    fn came_again(&mut self) {
+        self.remembered += 1;
+        self.window.0 += 1;
+    }
+
+    /// One more key that was not remembered; says whether it is worth it.
+    fn is_new(&mut self) -> bool {
+        self.looked_up += 1;
+        if self.pass_over > 0 {
+            self.pass_over -= 1;
+            return false;
+        }
+        self.window.1 += 1;
+        if self.window.1 >= WINDOW {
+            let (again, new) = std::mem::take(&mut self.window);
+            if self.looked_up > MANY && again < new / 50 {
+                self.pass_over = PASS_OVER;
+            }
+        }
+        true
+    }
+
+    /// Whether it is time to bring all rows in: keys come again, and enough of them were looked up one by one.
+    fn wants_all(&mut self) -> Result<bool, Error> {
+        if self.looked_up < FEW || self.remembered < self.looked_up / 20 {
+            return Ok(false);
+        }
+        let after = match self.bring_in_after {
+            Some(after) => after,
+            None => preload::worth_it_after()?.unwrap_or(u64::MAX),
+        };
+        self.bring_in_after = Some(after);
+        if self.looked_up < after {
+            return Ok(false);
+        }
+        // once, whatever comes of it
+        self.bring_in_after = Some(u64::MAX);
+        Ok(true)
+    }
 }
 
 struct Site {
@@ -123,13 +190,49 @@ pub fn get(fcinfo: pg_sys::FunctionCallInfo, service: &str, key: Given) -> Resul
     if limit > 0 {
         if let Some((found, hit)) = site.memo.get(site.last as u32, key.bytes()) {
             known.counter.count(hit);
+            known.habit.came_again();
             return Ok(found);
         }
     }
     let Some(normal) = key.normal(&known.service) else { return Ok(None) };
+    let mut limit = limit;
+    if limit > 0 {
+        if !site.memo.is_complete(site.last as u32) {
+            if !known.habit.is_new() {
+                limit = 0;
+            } else if known.habit.wants_all()? {
+                bring_all_in(&mut site.memo, site.last as u32, &known.service, limit)?;
+            }
+        }
+        if site.memo.is_complete(site.last as u32) {
+            let (found, hit) = site.memo.get(site.last as u32, normal.as_bytes()).unwrap_or((None, false));
+            known.counter.count(hit);
+            return Ok(found);
+        }
+    }
     let at = (site.last as u32, key.bytes());
     let mut keep = Keep { memo: &mut site.memo, counter: &mut known.counter, at, limit };
     answer::fresh(&known.service, &normal, &mut keep, None)
+}
+
+/// Brings all rows of a service into the memo, as far as there is room.
+fn bring_all_in(memo: &mut Memo, at: u32, service: &Service, limit: usize) -> Result<(), Error> {
+    let all = preload::each_of(&service.name, |row| {
+        // what is unpacked for each look-up is looked up
+        if row.datum(Column::Ranges).is_some() {
+            return false;
+        }
+        let fresh = row.datum(Column::ExpiresAt).is_some_and(|at| answer::is_fresh(at, None));
+        if !fresh {
+            return true;
+        }
+        let place = answer::is_hit(row).then(|| answer::place_of(row));
+        memo.bring_in((at, row.bytes(Column::Key)), answer::payload_of(row), place, limit)
+    })?;
+    if all {
+        memo.completed(at);
+    }
+    Ok(())
 }
 
 struct Keep<'a> {
@@ -163,7 +266,7 @@ impl Known {
     fn new(name: &str) -> Result<Known, Error> {
         let service = registry::service(name)?;
         let counter = tally::Counter::of(&service.name);
-        Ok(Known { name: name.as_bytes().into(), service, counter })
+        Ok(Known { name: name.as_bytes().into(), service, counter, habit: Habit::default() })
     }
 }
 

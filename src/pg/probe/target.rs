@@ -20,9 +20,11 @@ pub enum Column {
     Version,
     ErrorMessage,
     Ranges,
+    Service,
+    Key,
 }
 
-const COLUMNS: [(&CStr, pg_sys::Oid); 9] = [
+const COLUMNS: [(&CStr, pg_sys::Oid); 11] = [
     (c"id", pg_sys::INT8OID),
     (c"payload", pg_sys::JSONBOID),
     (c"response_status", pg_sys::TEXTOID),
@@ -32,6 +34,8 @@ const COLUMNS: [(&CStr, pg_sys::Oid); 9] = [
     (c"version", pg_sys::INT8OID),
     (c"error_message", pg_sys::TEXTOID),
     (c"ranges", pg_sys::BYTEAOID),
+    (c"service", pg_sys::TEXTOID),
+    (c"cache_key", pg_sys::TEXTOID),
 ];
 
 /// A table and an index that can be read directly.

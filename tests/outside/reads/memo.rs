@@ -64,6 +64,47 @@ fn a_query_over_more_keys_than_are_remembered_gives_right_answers() {
     }
 }
 
+#[test]
+fn a_query_over_most_keys_reads_the_table_once_and_counts_every_row() {
+    let reads = many("memo_pass");
+    let mut client = reads.client();
+    agree(&mut client);
+    run(
+        &mut client,
+        "UPDATE enrichment_cache SET expires_at = now() - interval '1 s' WHERE id % 5 = 0;
+        UPDATE enrichment_cache SET response_status = 'not_found', payload = NULL WHERE id % 5 = 1;
+        CREATE TABLE want AS SELECT cache_key, payload FROM enrichment_cache WHERE service = 'dshield' AND expires_at > now();
+        UPDATE events SET key = '::ffff:' || key WHERE id % 3 = 0;
+        ANALYZE enrichment_cache; ANALYZE want; ANALYZE events",
+    );
+    let ask = "SELECT count(*) FILTER (WHERE q.got IS DISTINCT FROM w.payload), count(w.cache_key), count(*)
+        FROM (SELECT e.key, enrich_get('dshield', e.key) AS got
+            FROM (SELECT key FROM events ORDER BY md5(id::text) OFFSET 0) e OFFSET 0) q
+        LEFT JOIN want w ON w.cache_key = replace(q.key, '::ffff:', '')";
+    let passes =
+        "SELECT seq_scan FROM pg_stat_xact_user_tables WHERE relname = 'enrichment_cache' AND schemaname = 'public'";
+    let counted = "SELECT ARRAY[cache_hits, cache_misses] FROM enrichment_stat WHERE service = 'dshield'";
+    for (level, size, expected) in [
+        ("READ COMMITTED", "256MB", 1),
+        ("REPEATABLE READ", "256MB", 1),
+        // a pass would conflict with every writer
+        ("SERIALIZABLE", "256MB", 0),
+        ("READ COMMITTED", "0", 0),
+        // begun, and given up for want of room
+        ("READ COMMITTED", "8MB", 1),
+    ] {
+        let before: Vec<i64> = one(&mut client, counted);
+        run(&mut client, &format!("SET enrichment_cache.memo_size = '{size}'; BEGIN ISOLATION LEVEL {level}"));
+        let passed: i64 = one(&mut client, passes);
+        let row = client.query_one(ask, &[]).expect("look-ups");
+        let (wrong, hits, rows): (i64, i64, i64) = (row.get(0), row.get(1), row.get(2));
+        assert_eq!((wrong, one::<i64>(&mut client, passes) - passed), (0, expected), "{level}, {size}");
+        run(&mut client, "COMMIT");
+        let after: Vec<i64> = one(&mut client, counted);
+        assert_eq!((after[0] - before[0], after[1] - before[1]), (hits, rows - hits), "{level}, {size}");
+    }
+}
+
 /// What a session's process holds of its own, and what PostgreSQL's memory contexts in it hold, in bytes.
 fn held(client: &mut Client) -> (i64, i64) {
     let contexts = one(client, "SELECT sum(total_bytes)::int8 FROM pg_backend_memory_contexts");

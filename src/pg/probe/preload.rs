@@ -1,0 +1,111 @@
+//! All rows of a service in one pass over the table: what a query does better that looks most of them up anyway. The pass
+//! sees what the query's snapshot sees, as a sequential scan in the query would.
+
+use super::scan::{As, Found};
+use super::target::{self, Column, Target};
+use crate::core::error::Error;
+use crate::pg::lone;
+use pgrx::pg_sys;
+
+unsafe extern "C-unwind" {
+    // The server's own functions, called in groups behind one guard.
+    fn heap_getnextslot(
+        scan: pg_sys::TableScanDesc,
+        direction: pg_sys::ScanDirection::Type,
+        slot: *mut pg_sys::TupleTableSlot,
+    ) -> bool;
+    fn slot_getsomeattrs_int(slot: *mut pg_sys::TupleTableSlot, attnum: core::ffi::c_int);
+}
+
+/// After how many look-ups that found nothing remembered a pass costs no more than they did; `None` where no pass is to be
+/// made: SQL has to be asked, or this transaction would conflict with every writer of the table.
+///
+/// # Errors
+/// As [`target::current`].
+pub fn worth_it_after() -> Result<Option<u64>, Error> {
+    // SAFETY: a plain global of this process.
+    if unsafe { pg_sys::XactIsoLevel } == pg_sys::XACT_SERIALIZABLE as i32 {
+        return Ok(None);
+    }
+    let Some(target) = target::current()? else { return Ok(None) };
+    // SAFETY: the table is locked by the look-ups of this transaction; it is opened and closed again.
+    let (pages, rows) = unsafe {
+        let heap = pg_sys::relation_open(target.heap, pg_sys::AccessShareLock as i32);
+        let pages = pg_sys::RelationGetNumberOfBlocksInFork(heap, pg_sys::ForkNumber::MAIN_FORKNUM);
+        let rows = (*(*heap).rd_rel).reltuples;
+        pg_sys::relation_close(heap, pg_sys::NoLock as i32);
+        (u64::from(pages), rows)
+    };
+    // not counted yet: -1
+    let rows = if rows < 0.0 { pages * 10 } else { rows as u64 };
+    // a probe of what is not in the processor's caches costs about four pages of a pass, or sixteen of its rows
+    Ok(Some(64.max(pages / 4 + rows / 16)))
+}
+
+/// Hands every row of a service to `each`, until it returns false; says whether it saw all of them.
+///
+/// # Errors
+/// As [`target::current`]; PostgreSQL's own errors are raised.
+pub fn each_of(service: &str, mut each: impl FnMut(&Found) -> bool) -> Result<bool, Error> {
+    let changes = target::changes();
+    let (Some(target), Some(snapshot)) = (target::current()?, lone::active_snapshot()) else { return Ok(false) };
+    // SAFETY: what a sequential scan of the executor does. All of it belongs to the query's own resource owner and to a
+    // child of its memory, which an error takes along.
+    unsafe {
+        let heap = pg_sys::relation_open(target.heap, pg_sys::AccessShareLock as i32);
+        if target::changes() != changes {
+            pg_sys::relation_close(heap, pg_sys::NoLock as i32);
+            return Ok(false);
+        }
+        let name = c"enrichment_cache pass".as_ptr();
+        let memory = pg_sys::AllocSetContextCreateInternal(pg_sys::CurrentMemoryContext, name, 0, 1024, 64 * 1024);
+        let (slot, scan) = {
+            let _memory = As::owner(pg_sys::CurrentResourceOwner, memory);
+            let flags = pg_sys::ScanOptions::SO_TYPE_SEQSCAN
+                | pg_sys::ScanOptions::SO_ALLOW_STRAT
+                | pg_sys::ScanOptions::SO_ALLOW_PAGEMODE;
+            let slot = pg_sys::table_slot_create(heap, core::ptr::null_mut());
+            let (none, alone) = (core::ptr::null_mut(), core::ptr::null_mut());
+            (slot, pg_sys::heap_beginscan(heap, snapshot, 0, none, alone, flags))
+        };
+        let mut all = true;
+        loop {
+            let found = {
+                let _memory = As::owner(pg_sys::CurrentResourceOwner, memory);
+                pg_sys::ffi::pg_guard_ffi_boundary(|| next(scan, slot, &target, service.as_bytes()))
+            };
+            if !found {
+                break;
+            }
+            if !each(&Found { slot, target: &target }) {
+                all = false;
+                break;
+            }
+        }
+        pg_sys::heap_endscan(scan);
+        pg_sys::ExecDropSingleTupleTableSlot(slot);
+        pg_sys::relation_close(heap, pg_sys::NoLock as i32);
+        pg_sys::MemoryContextDelete(memory);
+        Ok(all)
+    }
+}
+
+/// Goes to the next row of the service. Cancel requests are served between pages, by the scan itself.
+unsafe fn next(
+    scan: pg_sys::TableScanDesc,
+    slot: *mut pg_sys::TupleTableSlot,
+    target: &Target,
+    service: &[u8],
+) -> bool {
+    // SAFETY: called by `each_of` on its scan, behind a guard; the frames in here own nothing.
+    unsafe {
+        while heap_getnextslot(scan, pg_sys::ScanDirection::ForwardScanDirection, slot) {
+            slot_getsomeattrs_int(slot, target.attribute(Column::Service) as i32 + 1);
+            if (Found { slot, target }).bytes(Column::Service) == service {
+                slot_getsomeattrs_int(slot, target.widest);
+                return true;
+            }
+        }
+        false
+    }
+}
