@@ -6,7 +6,9 @@
 
 cd "$ROOT"
 step build "extension in release mode, into a private PostgreSQL tree (about three minutes the first time)" "$ROOT/tools/build.sh"
-step bench-build "the benchmark program" cargo build --release -p enrichment-bench
+step bench-build "the benchmark program and the sandbox providers" \
+    cargo build --release -p enrichment-bench -p enrichment-sandbox
+export ENRICHMENT_SANDBOX=$CARGO_TARGET_DIR/release/enrichment-sandbox
 export BENCH_DOCS=${BENCH_DOCS:-$ROOT/docs}
 # what is measured, where there is version control
 if revision=$(git rev-parse --short HEAD 2>/dev/null); then

@@ -36,6 +36,7 @@ const SERVER: &[(&str, &str)] = &[
 /// The database of the read groups, and the one that is written to.
 pub const MAIN: &str = "bench";
 pub const STORE: &str = "bench_store";
+pub const FETCH: &str = "bench_fetch";
 pub const TEN_MILLION: &str = "bench_ten_million";
 
 /// The running cluster, what it holds, and what was asked for.

@@ -3,6 +3,8 @@
 mod bloat;
 mod bookkeeping;
 mod cleanup;
+mod fetch;
+mod fetch_bare;
 mod hibp;
 mod joins;
 mod lookup_hot;
@@ -92,6 +94,7 @@ pub const ALL: &[Group] = &[
     group("size", "Size on disk", Needs::Main, size::measure),
     group("store", "Storing", Needs::Store, store::measure),
     group("cleanup", "Cleanup, and a reader beside it", Needs::Store, cleanup::measure),
+    group("fetch", "Fetching", Needs::Nothing, fetch::measure),
     group("bloat", "Twenty cycles of expiry and refill", Needs::Store, bloat::measure),
     Group {
         ordinary: false,

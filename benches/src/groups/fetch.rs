@@ -1,0 +1,206 @@
+//! Requests through the durable queue until all answers are in the table, against a bare client that uses the same HTTP
+//! library, pool and providers and throws the answers away.
+
+use super::fetch_bare as bare;
+use crate::bed::{Bed, FETCH};
+use crate::measure::rounds::{in_turns, Measured, Variant};
+use crate::measure::samples::{Ratio, Samples};
+use crate::measure::session::Session;
+use crate::report::findings::{Findings, Target};
+use crate::report::numbers::{bytes, grouped};
+use crate::report::table::Table;
+use crate::{screen, Result};
+use std::time::{Duration, Instant};
+use testbed::Sandbox;
+
+const OURS: &str = "`enrich_request_many`, until all answers are in the table";
+const BARE: &str = "bare client, answers thrown away";
+const IDEAL: &str = "calls at once / latency";
+/// Between two looks at whether all is done.
+const LOOK: Duration = Duration::from_millis(20);
+const WITHIN: Duration = Duration::from_secs(300);
+
+/// Delay of each answer in milliseconds, calls at once, requests at scale 1.
+const CASES: [(u64, u32, u64); 3] = [(0, 32, 20_000), (50, 64, 10_000), (50, 200, 30_000)];
+/// Requests of which the worker's memory is measured, and the part after which it should have stopped growing.
+const MANY: u64 = 500_000;
+const PARTS: u64 = 5;
+const SINGLE: usize = 200;
+const IDLE: Duration = Duration::from_secs(60);
+
+pub fn measure(bed: &mut Bed) -> Result<Findings> {
+    let sandbox = Sandbox::try_start(&["--limits", "none"])?;
+    let mut session = bed.create_database(FETCH)?;
+    point(&mut session, &sandbox)?;
+    let mut findings = Findings::default();
+    findings.say(
+        "Requests for answers of dshield from the sandbox providers, which run on the same two processors. The worker's way is the whole one: the request \
+         is stored, claimed with its spend, called, judged, stored with its statistics, and taken off the queue, each step committed (fsync is on). The bare \
+         client hands ready requests to the same pool of threads and drops what comes back.",
+    );
+    for (delay, at_once, requests) in CASES {
+        let requests = bed.settings.rows(requests);
+        case(bed, &mut session, &sandbox, &mut findings, (delay, at_once, requests))?;
+    }
+    sandbox.set_latency("dshield", 0);
+    configure(&mut session, 32)?;
+    memory(bed, &mut session, &mut findings)?;
+    single(&mut session, &mut findings)?;
+    idle(bed, &mut findings)?;
+    session.run("ALTER SYSTEM RESET ALL")?;
+    session.run("SELECT pg_reload_conf()")?;
+    Ok(findings)
+}
+
+fn point(session: &mut Session, sandbox: &Sandbox) -> Result<()> {
+    session.run(&format!(
+        "UPDATE enrichment_service SET url = '{}/dshield/api/ip/{{key}}?json', limits = '[]', max_in_flight = 1000 WHERE name = 'dshield'",
+        sandbox.base_url()
+    ))?;
+    for setting in ["enabled = on", "allow_private_hosts = on"] {
+        session.run(&format!("ALTER SYSTEM SET enrichment_cache.{setting}"))?;
+    }
+    session.run("SELECT pg_reload_conf()")
+}
+
+fn configure(session: &mut Session, at_once: u32) -> Result<()> {
+    session.run(&format!("ALTER SYSTEM SET enrichment_cache.concurrency = {at_once}"))?;
+    session.run("SELECT pg_reload_conf()")
+}
+
+fn case(
+    bed: &Bed,
+    session: &mut Session,
+    sandbox: &Sandbox,
+    findings: &mut Findings,
+    (delay, at_once, requests): (u64, u32, u64),
+) -> Result<()> {
+    sandbox.set_latency("dshield", delay);
+    configure(session, at_once)?;
+    let mut client = bare::Client::start(sandbox.base_url(), at_once as usize)?;
+    let ideal = f64::from(at_once) * 1_000.0 / delay as f64;
+    let what = match delay {
+        0 => format!("no delay, {at_once} calls at once, {} requests", grouped(requests as f64)),
+        _ => format!("answers after {delay} ms, {at_once} calls at once, {} requests", grouped(requests as f64)),
+    };
+    let variants = vec![
+        Variant::new(OURS, |session: &mut Session| ours(session, requests)),
+        Variant::new(BARE, |_: &mut Session| client.run(requests)),
+        Variant::new(IDEAL, |_: &mut Session| Ok(ideal)).available(delay > 0),
+    ];
+    let measured: Measured = in_turns(bed, &what, session, variants)?;
+    let bases: &[(&str, &str)] =
+        if delay > 0 { &[("× bare", BARE), ("× ideal", IDEAL)] } else { &[("× bare", BARE)] };
+    findings.table(Table::of(&format!("{what}:"), "requests a second", &measured, bases));
+    findings.target(match delay {
+        0 => Target::at_least(&format!("fetches, {what}: × rate of a bare client"), 0.6, measured.ratio(OURS, BARE)),
+        _ => Target::at_least(&format!("fetches, {what}: × calls at once / latency"), 0.9, measured.ratio(OURS, IDEAL)),
+    });
+    Ok(())
+}
+
+/// Empties the cache, asks for so many keys, and waits until all answers are there; the rate.
+fn ours(session: &mut Session, requests: u64) -> Result<f64> {
+    session.run("TRUNCATE enrichment_cache, enrichment_queue")?;
+    let began = Instant::now();
+    ask(session, 0, requests)?;
+    wait(session)?;
+    let rate = requests as f64 / began.elapsed().as_secs_f64();
+    let answers: i64 =
+        session.one("SELECT count(*) FROM enrichment_cache WHERE response_status IN ('success', 'not_found')")?;
+    match answers as u64 == requests {
+        true => Ok(rate),
+        false => Err(format!("{answers} answers to {requests} requests").into()),
+    }
+}
+
+fn ask(session: &mut Session, from: u64, requests: u64) -> Result<()> {
+    session.run(&format!(
+        "SELECT enrich_request_many('dshield', array_agg(host('8.8.0.0'::inet + n))) FROM generate_series({from}, {}) n",
+        from + requests - 1
+    ))
+}
+
+fn wait(session: &mut Session) -> Result<()> {
+    let began = Instant::now();
+    while session.one::<bool>("SELECT EXISTS (SELECT FROM enrichment_queue)")? {
+        if began.elapsed() > WITHIN {
+            return Err("the queue does not empty".into());
+        }
+        std::thread::sleep(LOOK);
+    }
+    Ok(())
+}
+
+/// What the worker's process holds of its own, in bytes.
+fn held(session: &mut Session) -> Result<u64> {
+    let pid: i32 = session.one(
+        "SELECT pid FROM pg_stat_activity WHERE backend_type = 'enrichment_cache worker' AND datname = current_database()",
+    )?;
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).ok_or("no RssAnon in /proc")?;
+    let kib: u64 = line.trim().trim_end_matches(" kB").parse()?;
+    Ok(kib * 1024)
+}
+
+fn memory(bed: &Bed, session: &mut Session, findings: &mut Findings) -> Result<()> {
+    let part = bed.settings.rows(MANY) / PARTS;
+    let mut sizes = Vec::new();
+    for n in 0..PARTS {
+        session.run("TRUNCATE enrichment_cache, enrichment_queue")?;
+        ask(session, n * part, part)?;
+        wait(session)?;
+        sizes.push(held(session)?);
+        screen::note(&format!("memory after {} fetches: {}", (n + 1) * part, bytes(sizes[n as usize] as f64)));
+    }
+    let (first, last) = (sizes[0] as f64, sizes[sizes.len() - 1] as f64);
+    findings.say(format!(
+        "The worker's own memory (RssAnon) after {} fetches: {}; after {}: {}.",
+        grouped(part as f64),
+        bytes(first),
+        grouped((part * PARTS) as f64),
+        bytes(last)
+    ));
+    let claim = format!("worker's memory after {} fetches, × after a fifth of them", grouped((part * PARTS) as f64));
+    findings.target(Target::at_most(&claim, 1.05, Some(Ratio::once(last / first))));
+    Ok(())
+}
+
+/// From the commit of one request to its answer in the table: an upper bound of what passes before the call.
+fn single(session: &mut Session, findings: &mut Findings) -> Result<()> {
+    session.run("TRUNCATE enrichment_cache, enrichment_queue")?;
+    let mut times = Vec::with_capacity(SINGLE);
+    for n in 0..SINGLE {
+        session.run(&format!("SELECT enrich_request('dshield', host('8.9.0.0'::inet + {n}))"))?;
+        let began = Instant::now();
+        let sql = format!("SELECT EXISTS (SELECT FROM enrichment_cache WHERE service = 'dshield' AND cache_key = host('8.9.0.0'::inet + {n}))");
+        while !session.one::<bool>(&sql)? {
+            if began.elapsed() > WITHIN {
+                return Err("a single request is not answered".into());
+            }
+        }
+        times.push(began.elapsed().as_secs_f64() * 1_000.0);
+    }
+    let samples = Samples(times);
+    let ratio = Ratio { value: samples.median(), least: samples.least(), most: samples.most() };
+    let claim =
+        format!("median from the commit of a request to its answer in the table, call included ({SINGLE} requests)");
+    findings.target(Target::at_most(&claim, 5.0, Some(ratio)).in_unit("ms"));
+    Ok(())
+}
+
+/// Transactions of the database while nothing is to be done and nobody looks.
+fn idle(bed: &Bed, findings: &mut Findings) -> Result<()> {
+    let mut apart = bed.session("postgres")?;
+    let sql = format!("SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = '{FETCH}'");
+    // what it has to finish, and the report of its own statements, come first
+    std::thread::sleep(Duration::from_secs(5));
+    let before: i64 = apart.one(&sql)?;
+    std::thread::sleep(IDLE);
+    let after: i64 = apart.one(&sql)?;
+    findings.target(
+        Target::at_most("transactions of an idle worker in 60 s", 0.0, Some(Ratio::once((after - before) as f64)))
+            .in_unit("transactions"),
+    );
+    Ok(())
+}
