@@ -94,10 +94,12 @@ CREATE INDEX enrichment_queue_next ON enrichment_queue (service, next_attempt_at
 
 CREATE TABLE enrichment_quota (
     service      text COLLATE "C" NOT NULL,
+    budget       uuid NOT NULL,
     per          text NOT NULL CHECK (per IN ('second', 'minute', 'hour', 'day', 'month')),
     window_start timestamptz NOT NULL,
     spent        bigint NOT NULL CHECK (spent >= 0),
-    PRIMARY KEY (service, per, window_start)
+    spent_by_all bigint NOT NULL DEFAULT 0,
+    PRIMARY KEY (service, budget, per, window_start)
 ) WITH (fillfactor = 50);
 
 CREATE TABLE enrichment_lane (

@@ -61,7 +61,28 @@ VALUES
         "require": [
           "data.attributes"
         ],
-        "limited_pause_seconds": 60
+        "limited_pause_seconds": 60,
+        "usage": {
+          "url": "https://www.virustotal.com/api/v3/users/{account}/overall_quotas",
+          "body": [
+            {
+              "per": "hour",
+              "allowed": "data.api_requests_hourly.user.allowed",
+              "used": "data.api_requests_hourly.user.used"
+            },
+            {
+              "per": "day",
+              "allowed": "data.api_requests_daily.user.allowed",
+              "used": "data.api_requests_daily.user.used"
+            },
+            {
+              "per": "month",
+              "allowed": "data.api_requests_monthly.user.allowed",
+              "used": "data.api_requests_monthly.user.used"
+            }
+          ],
+          "every_seconds": 3600
+        }
       }', true),
     ('dshield', 'ip', 'GET', 'https://isc.sans.edu/api/ip/{key}?json',
      '{"user-agent": "{user_agent} ({contact})"}', NULL, NULL, false, 'json',
@@ -242,7 +263,21 @@ VALUES
         "require": [
           "ip"
         ],
-        "used_up_pause_seconds": 3600
+        "used_up_pause_seconds": 3600,
+        "usage": {
+          "headers": [
+            {
+              "remaining": "x-balance-remaining"
+            }
+          ],
+          "url": "https://api.spur.us/status",
+          "body": [
+            {
+              "remaining": "queriesRemaining"
+            }
+          ],
+          "every_seconds": 3600
+        }
       }', true),
     ('hibp', 'hash_prefix', 'GET', 'https://api.pwnedpasswords.com/range/{key}',
      '{"add-padding": "true"}', NULL, NULL, false, 'hibp_range',

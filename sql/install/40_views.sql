@@ -254,7 +254,7 @@ LEFT JOIN LATERAL (
 LEFT JOIN @extschema@.enrichment_cache c ON c.service = h.service AND c.cache_key = h.cache_key;
 
 -- Monitoring: pg_monitor reads these, so they call nothing but pg_catalog, enrich_worker_states,
--- enrich_lane_waits and enrich_live_lookups.
+-- enrich_lane_waits, enrich_quota_live and enrich_live_lookups.
 
 CREATE VIEW @extschema@.enrichment_coverage AS
 WITH keys AS (
@@ -306,24 +306,32 @@ FULL JOIN (
     FROM @extschema@.enrichment_queue r GROUP BY r.service) q ON q.service = s.name;
 
 CREATE VIEW @extschema@.enrichment_quota_status AS
-SELECT s.name AS service, w.per,
-    CASE WHEN w.per IS NOT NULL THEN least(w.max, 2147483647::bigint)::int END AS max,
-    -- a second and a minute slide: what holds the lane up now, the worker knows better than the ledger's fixed windows
-    CASE WHEN h.service IS NOT NULL THEN greatest(w.max, coalesce(q.spent, 0::bigint))
-        WHEN w.per IS NOT NULL THEN coalesce(q.spent, 0::bigint) END AS spent,
-    CASE WHEN h.service IS NOT NULL THEN 0::bigint
-        WHEN w.per IS NOT NULL THEN greatest(w.max - coalesce(q.spent, 0::bigint), 0::bigint) END AS remaining,
+WITH live AS MATERIALIZED (SELECT * FROM @extschema@.enrich_quota_live()),
+ledger AS (
+    SELECT q.service, q.per, q.window_start, pg_catalog.max(greatest(q.spent, q.spent_by_all)) AS spent
+    FROM @extschema@.enrichment_quota q GROUP BY q.service, q.per, q.window_start)
+SELECT s.name AS service, w.per, w.max, w.spent,
+    CASE WHEN h.service IS NOT NULL THEN 0::bigint ELSE coalesce(w.provider_remaining, greatest(w.max - w.spent, 0::bigint)) END AS remaining,
     w.window_start, coalesce(h.next_call_at, w.resets_at) AS resets_at,
+    w.provider_max, w.provider_spent, w.provider_remaining, w.provider_resets_at, w.provider_said_at,
     l.paused_until, l.cause AS pause_cause, l.reason AS pause_reason
 FROM @extschema@.enrichment_service s
 LEFT JOIN LATERAL (
-    SELECT j.max, j.per,
-        pg_catalog.date_trunc(j.per, pg_catalog.now() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC' AS window_start,
-        (pg_catalog.date_trunc(j.per, pg_catalog.now() AT TIME ZONE 'UTC') + CASE j.per WHEN 'second' THEN interval '1 second'
-            WHEN 'minute' THEN interval '1 minute' WHEN 'hour' THEN interval '1 hour' WHEN 'day' THEN interval '1 day'
-            ELSE interval '1 month' END) AT TIME ZONE 'UTC' AS resets_at
-    FROM pg_catalog.jsonb_to_recordset(s.limits) AS j (max bigint, per text)) w ON true
-LEFT JOIN @extschema@.enrichment_quota q ON q.service = s.name AND q.per = w.per AND q.window_start = w.window_start
+    -- the shared budgets know it best; without them (no worker has come to it yet) the ledger does
+    SELECT coalesce(v.per, c.per) AS per, coalesce(v.max, c.max) AS max,
+        CASE WHEN v.per IS NOT NULL THEN v.spent ELSE coalesce(c.spent, 0::bigint) END AS spent,
+        coalesce(v.window_start, c.window_start) AS window_start, coalesce(v.resets_at, c.resets_at) AS resets_at,
+        v.provider_max, v.provider_spent, v.provider_remaining, v.provider_resets_at, v.provider_said_at
+    FROM (
+        SELECT j.max, j.per, t.window_start, t.resets_at, q.spent
+        FROM pg_catalog.jsonb_to_recordset(s.limits) AS j (max bigint, per text)
+        CROSS JOIN LATERAL (
+            SELECT pg_catalog.date_trunc(j.per, pg_catalog.now() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC' AS window_start,
+                (pg_catalog.date_trunc(j.per, pg_catalog.now() AT TIME ZONE 'UTC') + CASE j.per WHEN 'second' THEN interval '1 second'
+                    WHEN 'minute' THEN interval '1 minute' WHEN 'hour' THEN interval '1 hour' WHEN 'day' THEN interval '1 day'
+                    ELSE interval '1 month' END) AT TIME ZONE 'UTC' AS resets_at) t
+        LEFT JOIN ledger q ON q.service = s.name AND q.per = j.per AND q.window_start = t.window_start) c
+    FULL JOIN (SELECT live.* FROM live WHERE live.service = s.name) v ON v.per = c.per) w ON true
 LEFT JOIN @extschema@.enrich_lane_waits() h
     ON h.service = s.name AND h.per = w.per AND h.next_call_at > pg_catalog.now()
 LEFT JOIN @extschema@.enrichment_lane l ON l.service = s.name AND l.paused_until > pg_catalog.now();
@@ -352,8 +360,10 @@ windows AS (
             / nullif(j.max, 0::bigint)::numeric) AS more
     FROM pending p
     CROSS JOIN LATERAL pg_catalog.jsonb_to_recordset(p.limits) AS j (max bigint, per text)
-    LEFT JOIN @extschema@.enrichment_quota q ON q.service = p.service AND q.per = j.per
-        AND q.window_start = pg_catalog.date_trunc(j.per, p.start AT TIME ZONE 'UTC') AT TIME ZONE 'UTC'),
+    LEFT JOIN LATERAL (
+        SELECT pg_catalog.max(greatest(x.spent, x.spent_by_all)) AS spent FROM @extschema@.enrichment_quota x
+        WHERE x.service = p.service AND x.per = j.per
+            AND x.window_start = pg_catalog.date_trunc(j.per, p.start AT TIME ZONE 'UTC') AT TIME ZONE 'UTC') q ON true),
 bounds AS (
     SELECT w.service, pg_catalog.concat(w.max, '/', w.per) AS name,
         w.max::numeric * 3600::numeric / w.seconds AS calls_per_hour,

@@ -427,6 +427,11 @@ BEGIN
                 WHEN 'no_credential' THEN format('Give the secret: SELECT enrich_set_secret(%L, ...).', l.service)
                 ELSE 'It goes on by itself.' END
         FROM @extschema@.enrichment_lane l WHERE l.paused_until > now() ORDER BY l.service;
+    RETURN QUERY SELECT 'notice', 'service ' || s.name, 'what the provider says of its limits is not asked: usage names another host than the service',
+            'Change the url in the usage of its rules, too.'
+        FROM @extschema@.enrichment_service s
+        WHERE lower(substring(s.rules #>> '{usage,url}' FROM '^https?://([^/?]+)')) <> lower(substring(s.url FROM '^https?://([^/?]+)'))
+        ORDER BY s.name;
     RETURN QUERY SELECT 'error', 'source ' || s.name, s.last_error, 'Mend the table, or detach the source with enrich_detach().'
         FROM @extschema@.enrichment_source s WHERE s.last_error IS NOT NULL ORDER BY s.name;
     RETURN QUERY SELECT 'warning', 'queue ' || q.service, format('%s requests rest after their last attempt', q.dead),
@@ -454,7 +459,7 @@ BEGIN
         'enrich_get_text(text, text)', 'enrich_lookup(text, text)', 'enrich_explain(text, text)', 'enrich_health()',
         'enrich_preloaded()', 'enrich_key_hash(text, text)', 'enrich_normalize_key(text, text)', 'enrich_ineligible(text, text)',
         'enrich_hibp_prefix(text)', 'enrich_hibp_suffix(text)', 'enrich_hibp_count(bytea, text)', 'enrich_hibp_range(bytea)',
-        'enrich_worker_states()', 'enrich_lane_waits()', 'enrich_live_lookups()',
+        'enrich_worker_states()', 'enrich_lane_waits()', 'enrich_quota_live()', 'enrich_live_lookups()',
         'enrich_text(jsonb)', 'enrich_text(jsonb, text[])', 'enrich_bigint(jsonb)', 'enrich_bigint(jsonb, text[])',
         'enrich_asn(jsonb)', 'enrich_asn(jsonb, text[])', 'enrich_boolean(jsonb)', 'enrich_boolean(jsonb, text[])',
         'enrich_timestamp(jsonb)', 'enrich_timestamp(jsonb, text[])', 'enrich_date(jsonb)',

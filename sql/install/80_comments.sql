@@ -69,7 +69,11 @@ COMMENT ON TABLE @extschema@.enrichment_quota IS
 COMMENT ON COLUMN @extschema@.enrichment_quota.service IS 'The service that was called.';
 COMMENT ON COLUMN @extschema@.enrichment_quota.per IS 'Length of the window: second, minute, hour, day, month.';
 COMMENT ON COLUMN @extschema@.enrichment_quota.window_start IS 'When the window began, aligned in UTC.';
-COMMENT ON COLUMN @extschema@.enrichment_quota.spent IS 'Calls started in it.';
+COMMENT ON COLUMN @extschema@.enrichment_quota.budget IS
+    'Which budget: a digest of the provider''s host, the secret and this cluster. Services of all databases that ask with the same secret share it.';
+COMMENT ON COLUMN @extschema@.enrichment_quota.spent IS 'Calls of this database started in it.';
+COMMENT ON COLUMN @extschema@.enrichment_quota.spent_by_all IS
+    'Calls of all databases started in it, as far as was known at the last one of this.';
 
 COMMENT ON TABLE @extschema@.enrichment_lane IS
     'Why a service is not asked at the moment, and its run of failures.';
@@ -284,12 +288,18 @@ COMMENT ON COLUMN @extschema@.enrichment_queue_status.oldest IS 'When the oldest
 COMMENT ON VIEW @extschema@.enrichment_quota_status IS
     'What is left of each limit of each service; one row with NULLs for a service without limits.';
 COMMENT ON COLUMN @extschema@.enrichment_quota_status.service IS 'The service.';
-COMMENT ON COLUMN @extschema@.enrichment_quota_status.per IS 'Length of the window: second, minute, hour, day, month. NULL: no limit.';
-COMMENT ON COLUMN @extschema@.enrichment_quota_status.max IS 'Calls allowed in a window.';
-COMMENT ON COLUMN @extschema@.enrichment_quota_status.spent IS 'Calls started in the current one.';
-COMMENT ON COLUMN @extschema@.enrichment_quota_status.remaining IS 'Calls left in it.';
+COMMENT ON COLUMN @extschema@.enrichment_quota_status.per IS
+    'Length of the window: second, minute, hour, day, month; balance: one that no window renews. NULL: no limit.';
+COMMENT ON COLUMN @extschema@.enrichment_quota_status.max IS 'Calls allowed in a window: the provider''s own limit where it named one, else the service''s.';
+COMMENT ON COLUMN @extschema@.enrichment_quota_status.spent IS 'Calls started in the current one by all databases that ask with the same secret.';
+COMMENT ON COLUMN @extschema@.enrichment_quota_status.remaining IS 'Calls left in it: as the provider says where it does, else as counted.';
 COMMENT ON COLUMN @extschema@.enrichment_quota_status.window_start IS 'When it began (UTC).';
 COMMENT ON COLUMN @extschema@.enrichment_quota_status.resets_at IS 'When calls are allowed again, or the next window begins.';
+COMMENT ON COLUMN @extschema@.enrichment_quota_status.provider_max IS 'The limit, as the provider says.';
+COMMENT ON COLUMN @extschema@.enrichment_quota_status.provider_spent IS 'Calls made, as the provider says.';
+COMMENT ON COLUMN @extschema@.enrichment_quota_status.provider_remaining IS 'Calls left, as the provider says.';
+COMMENT ON COLUMN @extschema@.enrichment_quota_status.provider_resets_at IS 'When they are renewed, as the provider says.';
+COMMENT ON COLUMN @extschema@.enrichment_quota_status.provider_said_at IS 'When it said so last. NULL: never.';
 COMMENT ON COLUMN @extschema@.enrichment_quota_status.paused_until IS 'Until when the service is not asked at all. NULL: it is not paused.';
 COMMENT ON COLUMN @extschema@.enrichment_quota_status.pause_cause IS 'Kind of the pause.';
 COMMENT ON COLUMN @extschema@.enrichment_quota_status.pause_reason IS 'The pause in words.';
@@ -385,6 +395,8 @@ COMMENT ON FUNCTION @extschema@.enrich_worker_states() IS
     'What the workers of the cluster do: the base of enrichment_worker.';
 COMMENT ON FUNCTION @extschema@.enrich_live_lookups() IS
     'Look-ups of this database that are counted in shared memory and not in enrichment_cache_stats yet; enrichment_stat adds them.';
+COMMENT ON FUNCTION @extschema@.enrich_quota_live() IS
+    'How full the shared budgets of this database''s services are, and what the providers say of them; the base of enrichment_quota_status.';
 COMMENT ON FUNCTION @extschema@.enrich_lane_waits() IS
     'Services of this database that wait for a limit now: which window holds them up, and until when.';
 COMMENT ON FUNCTION @extschema@.enrich_registry_changed(oid) IS

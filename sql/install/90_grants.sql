@@ -2,7 +2,7 @@
 -- enrich_grant (50_functions.sql) gives the rest. A view reads its tables with its owner's rights, but the functions in it
 -- with the caller's, inlined ones too. So a level needs, beside what it calls itself:
 --   reader   for enrichment_dshield, _urlhaus, _virustotal, _spur, _hibp: the accessors at the top of 40_views.sql
---            for enrichment_worker: enrich_worker_states(); for enrichment_quota_status: enrich_lane_waits();
+--            for enrichment_worker: enrich_worker_states(); for enrichment_quota_status: enrich_lane_waits(), enrich_quota_live();
 --            for enrichment_stat: enrich_live_lookups()
 --            for enrichment_changes: enrich_hibp_range
 --            for the other views: none
@@ -48,5 +48,5 @@ $revoke$;
 
 GRANT SELECT ON @extschema@.enrichment_coverage, @extschema@.enrichment_eta, @extschema@.enrichment_queue_status,
     @extschema@.enrichment_quota_status, @extschema@.enrichment_stat, @extschema@.enrichment_worker TO pg_monitor;
-GRANT EXECUTE ON FUNCTION @extschema@.enrich_worker_states(), @extschema@.enrich_lane_waits(),
+GRANT EXECUTE ON FUNCTION @extschema@.enrich_worker_states(), @extschema@.enrich_lane_waits(), @extschema@.enrich_quota_live(),
     @extschema@.enrich_live_lookups() TO pg_monitor;

@@ -17,6 +17,21 @@ pub fn cache_key_hash(service: &str, key: &str) -> [u8; 16] {
     first
 }
 
+/// What tells the budgets of a cluster apart: a digest of the provider's host and the secret it is asked with. The
+/// cluster's own number keeps it from being compared with that of another cluster.
+pub fn budget_key(cluster: u64, host: &str, secret: &str) -> [u8; 16] {
+    let mut digest = Sha256::new();
+    digest.update(b"enrichment_cache budget\0");
+    digest.update(cluster.to_be_bytes());
+    digest.update(host.as_bytes());
+    digest.update([0]);
+    digest.update(secret.as_bytes());
+    let full: [u8; 32] = digest.finalize().into();
+    let mut first = [0; 16];
+    first.copy_from_slice(&full[..16]);
+    first
+}
+
 /// SHA-1 of a password as 40 upper-case hexadecimal digits, the form of the Pwned Passwords API.
 pub fn sha1_hex_upper(password: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789ABCDEF";

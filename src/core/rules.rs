@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::key::KeyForm;
+use super::limiter::Said;
 
 /// Names that templates know already.
 pub const RESERVED: [&str; 4] = ["key", "secret", "contact", "user_agent"];
@@ -13,6 +14,8 @@ pub const RESERVED: [&str; 4] = ["key", "secret", "contact", "user_agent"];
 /// The longest pauses that rules may ask for, in seconds: a day, and the longest month.
 const MAX_PAUSE: u32 = 86_400;
 const MAX_USED_UP_PAUSE: u32 = 31 * 86_400;
+/// Times between questions about usage, in seconds.
+const MAX_EVERY: u32 = 31 * 86_400;
 
 /// The rules of one service.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -29,6 +32,49 @@ pub struct Rules {
     pub limited_pause_seconds: u32,
     /// The same when a balance is used up.
     pub used_up_pause_seconds: u32,
+    /// Where the provider itself says how much of its limits is left.
+    #[serde(skip_serializing_if = "Usage::is_silent")]
+    pub usage: Usage,
+}
+
+/// A provider's own numbers, which win over the ledger.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Usage {
+    /// Headers of every answer.
+    pub headers: Vec<Said>,
+    /// Template of an address of its own on the same host, asked with the service's headers; one that names something
+    /// unknown is not asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// Paths into the answer of that address.
+    pub body: Vec<Said>,
+    pub every_seconds: u32,
+}
+
+impl Default for Usage {
+    fn default() -> Self {
+        Usage { headers: Vec::new(), url: None, body: Vec::new(), every_seconds: 3_600 }
+    }
+}
+
+impl Usage {
+    fn is_silent(&self) -> bool {
+        *self == Usage::default()
+    }
+
+    fn check(&self) -> Result<(), String> {
+        for said in self.headers.iter().chain(&self.body) {
+            said.check()?;
+        }
+        if self.url.is_some() == self.body.is_empty() {
+            return Err("url and body come together".to_owned());
+        }
+        match (1..=MAX_EVERY).contains(&self.every_seconds) {
+            true => Ok(()),
+            false => Err(format!("every_seconds: {} is not between 1 and {MAX_EVERY}", self.every_seconds)),
+        }
+    }
 }
 
 impl Default for Rules {
@@ -39,6 +85,7 @@ impl Default for Rules {
             require: Vec::new(),
             limited_pause_seconds: 60,
             used_up_pause_seconds: 3_600,
+            usage: Usage::default(),
         }
     }
 }
@@ -125,6 +172,7 @@ impl Rules {
         for (number, rule) in self.outcomes.iter().enumerate() {
             rule.check().map_err(|why| format!("outcomes: rule {}: {why}", number + 1))?;
         }
+        self.usage.check().map_err(|why| format!("usage: {why}"))?;
         if self.require.iter().any(String::is_empty) {
             return Err("require: an empty path".to_owned());
         }
@@ -228,6 +276,9 @@ mod tests {
             (r#"{"require":[""]}"#, "empty path"),
             (r#"{"limited_pause_seconds":0}"#, "between 1 and 86400"),
             (r#"{"used_up_pause_seconds":99999999}"#, "used_up_pause_seconds"),
+            (r#"{"usage":{"url":"https://a.example/u"}}"#, "usage: url and body"),
+            (r#"{"usage":{"headers":[{"used":"x"}]}}"#, "usage: neither"),
+            (r#"{"usage":{"every_seconds":0}}"#, "usage: every_seconds"),
             ("[]", "object"),
             ("", "object"),
             ("{", "EOF"),

@@ -87,8 +87,11 @@ impl Client {
             return Err(broken(&format!("{host} answers in the content coding {coding}, which was not asked for")));
         }
         let (content_type, retry_after) = (text(headers, header::CONTENT_TYPE), text(headers, header::RETRY_AFTER));
+        let wanted =
+            request.wants.iter().filter_map(|name| Some((name.clone(), headers.get(name)?.to_str().ok()?.to_owned())));
+        let wanted = wanted.collect();
         let body = read_body(response.into_body(), max_bytes).map_err(explain)?;
-        Ok(Answer { status, body, content_type, retry_after, latency_ms: 0 })
+        Ok(Answer { status, body, content_type, retry_after, wanted, latency_ms: 0 })
     }
 
     fn send(&self, request: &Request, uri: Uri, timeout_ms: u32) -> Result<Sent, Refused> {

@@ -53,6 +53,7 @@ fn method_path_headers_and_body_arrive_as_given() {
         url: server.url("/q/2001:db8::1?a=%20b"),
         headers: vec![("X-Api-Key".into(), "k-1".into())],
         body: Some("hash=ab%26".into()),
+        wants: vec![],
     };
     let seen = String::from_utf8(client().fetch(&post, 5000, MAX).unwrap().body).unwrap();
     assert!(seen.starts_with("post /q/2001:db8::1?a=%20b http/1.1\r\n"), "{seen}");

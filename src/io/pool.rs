@@ -19,6 +19,7 @@ use super::signals::AllBlocked;
 use super::wake::Mailbox;
 use crate::core::classify::{judge, judge_failure, Outcome};
 use crate::core::key::Key;
+use crate::core::limiter::Report;
 use crate::core::redact::message_safe;
 use crate::core::request::Request;
 use crate::core::service::Service;
@@ -35,6 +36,8 @@ pub struct Job {
     pub service: Arc<Service>,
     pub key: Key,
     pub request: Request,
+    /// Whether it asks what the provider says of its limits, and not for a key.
+    pub usage: bool,
 }
 
 /// What became of a [`Job`].
@@ -48,17 +51,21 @@ pub struct Done {
     pub status_code: Option<u16>,
     pub latency_ms: u32,
     pub finished_at: Micros,
+    pub usage: bool,
+    /// What the provider said of its limits.
+    pub reports: Vec<Report>,
 }
 
 /// A call as it ended, judged.
-pub(super) struct Performed {
-    pub(super) outcome: Outcome,
-    pub(super) status_code: Option<u16>,
-    pub(super) latency_ms: u32,
+pub struct Performed {
+    pub outcome: Outcome,
+    pub status_code: Option<u16>,
+    pub latency_ms: u32,
+    pub reports: Vec<Report>,
 }
 
-/// What a thread does with a job; a value so that tests can put another in its place.
-pub(super) type Perform = fn(&Job, &Client) -> Performed;
+/// What a thread does with a job; a value so that tests and benchmarks can put another in its place.
+pub type Perform = fn(&Job, &Client) -> Performed;
 
 /// The pool. Dropping it is [`Pool::shutdown`] without grace.
 pub struct Pool {
@@ -96,7 +103,11 @@ impl Pool {
         Pool::start_with(max_threads, config, perform)
     }
 
-    pub(super) fn start_with(max_threads: usize, config: ClientConfig, perform: Perform) -> io::Result<Pool> {
+    /// As [`Pool::start`], with another way to make a call.
+    ///
+    /// # Errors
+    /// As [`Pool::start`].
+    pub fn start_with(max_threads: usize, config: ClientConfig, perform: Perform) -> io::Result<Pool> {
         let state = State {
             jobs: VecDeque::new(),
             client: Arc::new(Client::new(config, max_threads)?),
@@ -287,25 +298,45 @@ impl Shared {
 
 fn perform(job: &Job, client: &Client) -> Performed {
     match client.fetch(&job.request, job.service.timeout_ms, job.service.max_bytes) {
-        Ok(answer) => Performed {
-            outcome: judge(&job.service, &answer, clock::now()),
-            status_code: Some(answer.status),
-            latency_ms: answer.latency_ms,
-        },
-        Err(failure) => {
-            Performed { outcome: judge_failure(&failure), status_code: None, latency_ms: failure.latency_ms }
+        Ok(answer) => {
+            let now = clock::now();
+            let (mut outcome, mut reports) = (judge(&job.service, &answer, now), answer.reports(&job.service, now));
+            if job.usage {
+                match answer.usage(&job.service, now) {
+                    Some(said) => reports = said,
+                    None => outcome = not_usage(outcome),
+                }
+            }
+            Performed { outcome, status_code: Some(answer.status), latency_ms: answer.latency_ms, reports }
         }
+        Err(failure) => Performed {
+            outcome: judge_failure(&failure),
+            status_code: None,
+            latency_ms: failure.latency_ms,
+            reports: Vec::new(),
+        },
+    }
+}
+
+/// An answer without the numbers it was asked for.
+fn not_usage(outcome: Outcome) -> Outcome {
+    match outcome {
+        Outcome::Success { .. } | Outcome::NotFound => {
+            Outcome::Invalid { message: "the answer holds none of the numbers in its usage rules".to_owned() }
+        }
+        other => other,
     }
 }
 
 fn done(job: Job, performed: Performed) -> Done {
-    let Performed { outcome, status_code, latency_ms } = performed;
-    let Job { id, service, key, .. } = job;
-    Done { id, service, key, outcome, status_code, latency_ms, finished_at: clock::now() }
+    let Performed { outcome, status_code, latency_ms, reports } = performed;
+    let Job { id, service, key, usage, .. } = job;
+    Done { id, service, key, outcome, status_code, latency_ms, finished_at: clock::now(), usage, reports }
 }
 
 fn failed(message: String) -> Performed {
-    Performed { outcome: Outcome::Error { message, retry: true }, status_code: None, latency_ms: 0 }
+    let outcome = Outcome::Error { message, retry: true };
+    Performed { outcome, status_code: None, latency_ms: 0, reports: Vec::new() }
 }
 
 fn internal_fault(job: &Job, panic: &(dyn Any + Send)) -> String {

@@ -14,7 +14,7 @@ use crate::core::classify::Outcome;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 fn job(id: i64, url: String, timeout_ms: u32) -> Job {
-    Job { id, service: Arc::new(service(timeout_ms)), key: key(&format!("k{id}")), request: get(url) }
+    Job { id, service: Arc::new(service(timeout_ms)), key: key(&format!("k{id}")), request: get(url), usage: false }
 }
 
 /// Drains until there are `wanted` results.
@@ -72,7 +72,7 @@ fn a_failure_becomes_a_judged_outcome_without_a_status_code() {
 fn panics_on_odd_ids(job: &Job, _: &Client) -> Performed {
     assert!(job.id % 2 == 0, "odd: {}", job.request.headers[0].1);
     let name = std::thread::current().name().unwrap_or_default().to_owned();
-    Performed { outcome: Outcome::Invalid { message: name }, status_code: None, latency_ms: 0 }
+    Performed { outcome: Outcome::Invalid { message: name }, status_code: None, latency_ms: 0, reports: Vec::new() }
 }
 
 #[test]
@@ -100,7 +100,12 @@ fn tells_blocked_signals(_: &Job, _: &Client) -> Performed {
     let open: Vec<_> = Signal::iterator()
         .filter(|signal| ![Signal::SIGKILL, Signal::SIGSTOP].contains(signal) && !mask.contains(*signal))
         .collect();
-    Performed { outcome: Outcome::Invalid { message: format!("{open:?}") }, status_code: None, latency_ms: 0 }
+    Performed {
+        outcome: Outcome::Invalid { message: format!("{open:?}") },
+        status_code: None,
+        latency_ms: 0,
+        reports: Vec::new(),
+    }
 }
 
 #[test]

@@ -106,7 +106,7 @@ pub(super) fn loopback() -> ClientConfig {
 }
 
 pub(super) fn get(url: String) -> Request {
-    Request { method: Method::Get, url, headers: vec![], body: None }
+    Request { method: Method::Get, url, headers: vec![], body: None, wants: vec![] }
 }
 
 pub(super) fn service(timeout_ms: u32) -> Service {

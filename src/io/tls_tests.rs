@@ -67,7 +67,7 @@ fn a_handshake_fits_the_stack_of_a_pool_thread() {
     let trusting = ClientConfig { ca_file: Some(scratch.write("ca.pem", pem.as_bytes())), ..loopback() };
     let pool = Pool::start(1, trusting).unwrap();
     let request = get(format!("https://localhost:{port}/"));
-    pool.submit(Job { id: 1, service: Arc::new(service(10_000)), key: key("k"), request });
+    pool.submit(Job { id: 1, service: Arc::new(service(10_000)), key: key("k"), request, usage: false });
     let done = pool.results_within(20_000);
     assert_eq!(done.first().map(|done| done.status_code), Some(Some(200)), "{done:?}");
 }

@@ -2,6 +2,7 @@
 
 use pgrx::prelude::*;
 
+mod budgets;
 mod convert;
 mod error;
 mod functions;
@@ -37,6 +38,7 @@ pub extern "C-unwind" fn _PG_init() {
     hooks::init();
     if preloading {
         shmem::init();
+        budgets::init();
         tally::init();
         worker::init();
     }

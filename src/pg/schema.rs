@@ -12,7 +12,14 @@ extension_sql_file!("../../sql/install/30_services.sql", name = "services", requ
 extension_sql_file!(
     "../../sql/install/40_views.sql",
     name = "views",
-    requires = ["services", enrich_worker_states, enrich_lane_waits, enrich_live_lookups, enrich_hibp_range]
+    requires = [
+        "services",
+        enrich_worker_states,
+        enrich_lane_waits,
+        enrich_quota_live,
+        enrich_live_lookups,
+        enrich_hibp_range
+    ]
 );
 extension_sql_file!(
     "../../sql/install/50_functions.sql",

@@ -84,6 +84,8 @@ pub struct Database {
     pub in_flight: u32,
     /// How often sessions have said that the extension came or went: whoever looks in between looks again.
     pub changes: u32,
+    /// Whether what it has spent is in the budgets (see `budgets`).
+    pub ledger_read: bool,
     /// How often sessions have woken the worker: a wait for a lock inside a statement eats up the latch.
     pub wakes: u32,
     /// When it is looked at again, microseconds since 1970.
@@ -99,6 +101,7 @@ const NO_DATABASE: Database = Database {
     held_by: 0,
     in_flight: 0,
     changes: 0,
+    ledger_read: false,
     wakes: 0,
     retry_at: 0,
     error: Text::EMPTY,
@@ -142,6 +145,8 @@ const NO_WAIT: Waits = Waits { database: 0, service: Text::EMPTY, until: 0, per:
 #[derive(Clone, Copy)]
 pub struct Shared {
     pub launcher: i32,
+    /// When the launcher first wrote here, microseconds since 1970.
+    pub born: i64,
     pub databases: [Database; DATABASES],
     pub waiting: [Waiting; WAITING],
     pub lanes: [Waits; LANES],
@@ -149,7 +154,13 @@ pub struct Shared {
 
 impl Default for Shared {
     fn default() -> Self {
-        Shared { launcher: 0, databases: [NO_DATABASE; DATABASES], waiting: [NOBODY; WAITING], lanes: [NO_WAIT; LANES] }
+        Shared {
+            launcher: 0,
+            born: 0,
+            databases: [NO_DATABASE; DATABASES],
+            waiting: [NOBODY; WAITING],
+            lanes: [NO_WAIT; LANES],
+        }
     }
 }
 

@@ -37,7 +37,9 @@ impl Sandbox {
         let schema = format!("\"{}\"", schema.replace('"', "\"\""));
         let mut transaction = client.transaction().map_err(|why| why.to_string())?;
         let update = format!(
-            "UPDATE {schema}.enrichment_service SET url = regexp_replace(url, $2, $3)
+            "UPDATE {schema}.enrichment_service SET url = regexp_replace(url, $2, $3),
+                 rules = CASE WHEN rules #>> '{{usage,url}}' ~ $2 THEN jsonb_set(rules, '{{usage,url}}',
+                     to_jsonb(regexp_replace(rules #>> '{{usage,url}}', $2, $3))) ELSE rules END
              WHERE name = $1 AND url ~ $2"
         );
         for (service, host) in PROVIDERS {

@@ -1,5 +1,8 @@
 //! Limits mean waiting: they hold against the provider's own, across restarts, and delay nobody else.
 
+mod reported;
+mod shared;
+
 use crate::support::{self, address, ask, own_cluster, same, Base, SOON};
 use serde_json::json;
 use std::sync::Arc;

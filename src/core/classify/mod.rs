@@ -11,6 +11,7 @@ mod tests;
 use super::hibp;
 use super::json_path::Document;
 use super::json_text::{make_safe, Safe, Unsafe};
+use super::limiter::{read_reports, Report};
 use super::redact::{mask_tokens, message_safe, shorten};
 use super::service::{ResponseFormat, Service};
 use super::Micros;
@@ -29,7 +30,30 @@ pub struct Answer {
     pub content_type: Option<String>,
     /// The header `Retry-After` as it came.
     pub retry_after: Option<String>,
+    /// The headers that the request wanted.
+    pub wanted: Vec<(String, String)>,
     pub latency_ms: u32,
+}
+
+impl Answer {
+    /// What the provider says of its limits in the headers of this answer.
+    pub fn reports(&self, service: &Service, now: Micros) -> Vec<Report> {
+        let value = |name: &str| {
+            let (_, value) = self.wanted.iter().find(|(known, _)| known.eq_ignore_ascii_case(name))?;
+            // "500;w=86400" in some drafts of RateLimit headers
+            value.split([';', ',']).next()?.trim().parse().ok()
+        };
+        read_reports(&service.rules.usage.headers, now, value)
+    }
+
+    /// What the provider says of its limits in an answer of its own; `None` when this is not one.
+    pub fn usage(&self, service: &Service, now: Micros) -> Option<Vec<Report>> {
+        let safe = make_safe(&self.body).ok().filter(|_| (200..300).contains(&self.status))?;
+        let document = Document::new(&safe.text);
+        let value = |path: &str| document.get(path)?.trim_matches('"').parse().ok();
+        let reports = read_reports(&service.rules.usage.body, now, value);
+        (!reports.is_empty()).then_some(reports)
+    }
 }
 
 /// Where a call failed that brought no answer.

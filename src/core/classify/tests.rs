@@ -40,6 +40,7 @@ fn builtin(name: &str) -> Service {
 
 fn answer(status: u16, body: &str, retry_after: Option<&str>) -> Answer {
     Answer {
+        wanted: Vec::new(),
         status,
         body: body.as_bytes().to_vec(),
         content_type: None,

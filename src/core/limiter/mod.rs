@@ -1,11 +1,16 @@
-//! How many calls a service may start: one limiter per service over several windows, a plain value.
+//! How many calls may start under one budget (a provider's host and the secret it is asked with), over several windows.
 //!
-//! Hours, days and months are fixed windows in UTC, as providers count them. Seconds and minutes are sliding windows a
+//! What was spent is a plain value of fixed size without pointers, so that all workers of a cluster can share it; the
+//! limits come from the service that asks. Hours, days and months are fixed windows in UTC, as providers count them. Seconds and minutes are sliding windows a
 //! little longer than their name, so that a provider that counts from another phase never sees more than the limit.
 //! Spend is recorded before the call and never given back.
 
 mod fixed;
+mod report;
+#[cfg(test)]
+mod reported_tests;
 mod sliding;
+mod spending;
 #[cfg(test)]
 mod tests;
 mod window;
@@ -13,8 +18,8 @@ mod window;
 use serde::{Deserialize, Serialize};
 
 use super::Micros;
-use fixed::Fixed;
-use sliding::Sliding;
+pub use report::{read_reports, Report, Said};
+pub use spending::{Held, Spending};
 pub use window::{window_end, window_start};
 
 /// The length of a window.
@@ -57,6 +62,12 @@ pub struct Limit {
     /// Above 0.
     pub max: u32,
     pub per: Per,
+    /// Calls are spread evenly over the window instead of starting as soon as they may.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub even: bool,
+    /// Holds also where the provider says that it allows more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub cap: bool,
 }
 
 /// Reads `enrichment_service.limits`, such as `[{"max":4,"per":"minute"},{"max":500,"per":"day"}]`. `[]` is no limit.
@@ -86,140 +97,19 @@ pub struct Spend {
     /// As [`window_start`] gives it, for sliding windows too.
     pub window_start: Micros,
     pub spent: i64,
+    /// What all ledgers together had spent by then, as far as it was known.
+    pub by_all: i64,
 }
 
 /// How full one window is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct WindowStatus {
     pub per: Per,
-    pub max: u32,
+    /// The limit in force; `None` where only the provider counts.
+    pub max: Option<i64>,
     pub spent: i64,
     /// Where the counted time begins.
     pub window_start: Micros,
     /// When the count is 0 again if no further call starts; `now` when it is 0 already and the window slides.
     pub resets_at: Micros,
-}
-
-/// The limiter of one service. All windows are counted, limited or not, so that a limit added later knows its past.
-#[derive(Clone, Debug)]
-pub struct Limiter {
-    limits: Vec<Limit>,
-    second: Sliding,
-    minute: Sliding,
-    hour: Fixed,
-    day: Fixed,
-    month: Fixed,
-}
-
-impl Limiter {
-    /// A limiter that knows what the ledger recorded. Calls of a second or minute are taken as having happened as late
-    /// as they could, so that a restart never lets more calls start than no restart would.
-    pub fn new(limits: &[Limit], ledger: &[Spend], now: Micros) -> Self {
-        let mut limiter = Limiter {
-            limits: limits.to_vec(),
-            second: Sliding::new(Per::Second),
-            minute: Sliding::new(Per::Minute),
-            hour: Fixed::new(Per::Hour),
-            day: Fixed::new(Per::Day),
-            month: Fixed::new(Per::Month),
-        };
-        let mut ledger: Vec<&Spend> = ledger.iter().filter(|spend| spend.spent > 0).collect();
-        ledger.sort_by_key(|spend| spend.window_start);
-        for spend in ledger {
-            match spend.per {
-                Per::Second => limiter.second.restore(spend.window_start, spend.spent, now),
-                Per::Minute => limiter.minute.restore(spend.window_start, spend.spent, now),
-                Per::Hour => limiter.hour.restore(spend.window_start, spend.spent),
-                Per::Day => limiter.day.restore(spend.window_start, spend.spent),
-                Per::Month => limiter.month.restore(spend.window_start, spend.spent),
-            }
-        }
-        limiter
-    }
-
-    /// How many of `want` calls may start now.
-    pub fn permits(&mut self, now: Micros, want: u32) -> u32 {
-        let mut allowed = i64::from(want);
-        for limit in &self.limits {
-            let spent = match limit.per {
-                Per::Second => self.second.spent(now),
-                Per::Minute => self.minute.spent(now),
-                Per::Hour => self.hour.spent(now),
-                Per::Day => self.day.spent(now),
-                Per::Month => self.month.spent(now),
-            };
-            allowed = allowed.min(i64::from(limit.max).saturating_sub(spent));
-        }
-        // between 0 and `want`
-        allowed.max(0) as u32
-    }
-
-    /// Records `n` calls that start now, whether or not they are permitted, and gives what to add to the ledger:
-    /// one row for each limit.
-    pub fn reserve(&mut self, now: Micros, n: u32) -> Vec<Spend> {
-        if n == 0 {
-            return Vec::new();
-        }
-        self.second.add(now, n);
-        self.minute.add(now, n);
-        self.hour.add(now, n);
-        self.day.add(now, n);
-        self.month.add(now, n);
-        let spend =
-            |limit: &Limit| Spend { per: limit.per, window_start: window_start(limit.per, now), spent: i64::from(n) };
-        self.limits.iter().map(spend).collect()
-    }
-
-    /// Says that the calls reserved last have gone out only now, after what had to be done first: a provider counts
-    /// them from here.
-    pub fn went_out(&mut self, now: Micros) {
-        self.second.went_out(now);
-        self.minute.went_out(now);
-    }
-
-    /// When the next call may start, and the window that holds it back longest; `None` when one may start now.
-    pub fn next_permit_at(&mut self, now: Micros) -> Option<(Micros, Per)> {
-        let mut latest: Option<(Micros, Per)> = None;
-        for limit in &self.limits {
-            let at = match limit.per {
-                Per::Second => self.second.frees_at(now, limit.max),
-                Per::Minute => self.minute.frees_at(now, limit.max),
-                Per::Hour => self.hour.frees_at(now, limit.max),
-                Per::Day => self.day.frees_at(now, limit.max),
-                Per::Month => self.month.frees_at(now, limit.max),
-            };
-            if let Some(at) = at {
-                if latest.is_none_or(|(before, _)| at > before) {
-                    latest = Some((at, limit.per));
-                }
-            }
-        }
-        latest
-    }
-
-    /// Takes other limits; what was spent stays spent.
-    pub fn set_limits(&mut self, limits: &[Limit], _now: Micros) {
-        self.limits.clear();
-        self.limits.extend_from_slice(limits);
-    }
-
-    /// The limits in force.
-    pub fn limits(&self) -> &[Limit] {
-        &self.limits
-    }
-
-    /// How full each limited window is.
-    pub fn status(&self, now: Micros) -> Vec<WindowStatus> {
-        let status = |limit: &Limit| {
-            let (spent, window_start, resets_at) = match limit.per {
-                Per::Second => self.second.status(now),
-                Per::Minute => self.minute.status(now),
-                Per::Hour => self.hour.status(now),
-                Per::Day => self.day.status(now),
-                Per::Month => self.month.status(now),
-            };
-            WindowStatus { per: limit.per, max: limit.max, spent, window_start, resets_at }
-        };
-        self.limits.iter().map(status).collect()
-    }
 }

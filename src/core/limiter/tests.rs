@@ -4,10 +4,49 @@ use super::*;
 use crate::core::SECOND;
 use proptest::prelude::*;
 
-const NOON: Micros = 1_790_000_000 * SECOND;
+pub(super) const NOON: Micros = 1_790_000_000 * SECOND;
 
-fn limit(max: u32, per: Per) -> Limit {
-    Limit { max, per }
+pub(super) fn limit(max: u32, per: Per) -> Limit {
+    Limit { max, per, even: false, cap: false }
+}
+
+/// One service's limits and what was spent under them.
+pub(super) struct Limiter {
+    pub(super) limits: Vec<Limit>,
+    pub(super) spending: Spending,
+}
+
+impl Limiter {
+    pub(super) fn new(limits: &[Limit], ledger: &[Spend], now: Micros) -> Self {
+        let mut spending = Spending::default();
+        spending.restore(ledger, now);
+        Limiter { limits: limits.to_vec(), spending }
+    }
+
+    pub(super) fn permits(&mut self, now: Micros, want: u32) -> u32 {
+        self.spending.permits(&self.limits, now, want)
+    }
+
+    pub(super) fn reserve(&mut self, now: Micros, n: u32) -> Vec<Spend> {
+        self.spending.reserve(&self.limits, now, n)
+    }
+
+    pub(super) fn next_permit_at(&mut self, now: Micros) -> Option<(Micros, Per)> {
+        let (at, per) = self.spending.next_permit_at(&self.limits, now)?;
+        Some((at, per.expect("a window")))
+    }
+
+    fn set_limits(&mut self, limits: &[Limit], _now: Micros) {
+        self.limits = limits.to_vec();
+    }
+
+    pub(super) fn status(&self, now: Micros) -> Vec<WindowStatus> {
+        self.spending.status(&self.limits, now)
+    }
+}
+
+pub(super) fn spend(per: Per, window_start: Micros, spent: i64) -> Spend {
+    Spend { per, window_start, spent, by_all: 0 }
 }
 
 fn virustotal() -> Vec<Limit> {
@@ -15,7 +54,7 @@ fn virustotal() -> Vec<Limit> {
 }
 
 /// Starts whatever is permitted, one by one.
-fn start(limiter: &mut Limiter, now: Micros, want: u32) -> u32 {
+pub(super) fn start(limiter: &mut Limiter, now: Micros, want: u32) -> u32 {
     let n = limiter.permits(now, want);
     limiter.reserve(now, n);
     n
@@ -60,7 +99,7 @@ fn all_windows_bind_at_once() {
 #[test]
 fn a_used_up_day_ends_at_midnight_and_is_the_binding_window() {
     let day = window_start(Per::Day, NOON);
-    let ledger = [Spend { per: Per::Day, window_start: day, spent: 500 }];
+    let ledger = [spend(Per::Day, day, 500)];
     let mut limiter = Limiter::new(&virustotal(), &ledger, NOON);
     assert_eq!(limiter.permits(NOON, 1), 0);
     assert_eq!(limiter.next_permit_at(NOON), Some((day + 86_400 * SECOND, Per::Day)));
@@ -72,7 +111,7 @@ fn reserving_gives_one_ledger_row_for_each_limit() {
     let mut limiter = Limiter::new(&virustotal(), &[], NOON);
     let rows = limiter.reserve(NOON, 3);
     let expected: Vec<Spend> = [Per::Minute, Per::Day, Per::Month]
-        .map(|per| Spend { per, window_start: window_start(per, NOON), spent: 3 })
+        .map(|per| Spend { per, window_start: window_start(per, NOON), spent: 3, by_all: 3 })
         .to_vec();
     assert_eq!(rows, expected);
     assert!(limiter.reserve(NOON, 0).is_empty());
@@ -111,7 +150,7 @@ fn a_clock_set_back_neither_frees_nor_freezes() {
 #[test]
 fn a_ledger_from_a_clock_ahead_counts_when_its_window_comes() {
     let tomorrow = window_end(Per::Day, NOON);
-    let ledger = [Spend { per: Per::Day, window_start: tomorrow, spent: 3 }];
+    let ledger = [spend(Per::Day, tomorrow, 3)];
     let mut limiter = Limiter::new(&[limit(4, Per::Day)], &ledger, NOON);
     assert_eq!(start(&mut limiter, NOON, 9), 4);
     assert_eq!(limiter.permits(tomorrow, 9), 1);
@@ -125,7 +164,7 @@ fn status_says_how_full_each_window_is_and_when_it_is_empty() {
     start(&mut limiter, NOON, 3);
     let status = limiter.status(NOON + SECOND);
     assert_eq!(
-        status.iter().map(|s| (s.per, s.max, s.spent)).collect::<Vec<_>>(),
+        status.iter().map(|s| (s.per, s.max.unwrap(), s.spent)).collect::<Vec<_>>(),
         [(Per::Minute, 4, 3), (Per::Day, 500, 3), (Per::Month, 15_500, 3),]
     );
     assert_eq!(status[0].resets_at, NOON + 61_200_000);
@@ -152,7 +191,7 @@ fn a_fast_service_needs_bounded_memory_and_reaches_its_rate() {
     }
     // 5 s at 10,000/s, less the margin of a tenth, and 1,000 to spare for the grain
     assert!((48_000..=50_000).contains(&started), "{started}");
-    assert!(limiter.second.entries() <= 600, "{}", limiter.second.entries());
+    assert!(limiter.spending.entries() <= 80, "{}", limiter.spending.entries());
 }
 
 /// The largest number of starts in any real window of this length.
@@ -166,6 +205,95 @@ fn densest(starts: &[Micros], length: Micros) -> usize {
         most = most.max(i - first + 1);
     }
     most
+}
+
+/// Two databases that ask with the same secret.
+#[test]
+fn one_budget_is_spent_by_all_and_known_to_each_ledger() {
+    let limits = [limit(10, Per::Day)];
+    let (mut shared, mut ledgers) = (Spending::default(), [Vec::new(), Vec::new()]);
+    for database in [0, 1, 0, 1, 1] {
+        let n = shared.permits(&limits, NOON, 3);
+        ledgers[database].extend(shared.reserve(&limits, NOON, n));
+    }
+    assert_eq!(ledgers.iter().flatten().map(|spend| spend.spent).collect::<Vec<_>>(), [3, 3, 3, 1]);
+    // the tables hold a row a window: calls added, what was known of all replaced
+    let rows = ledgers.map(|rows| Spend {
+        spent: rows.iter().map(|row| row.spent).sum(),
+        by_all: rows.iter().map(|row| row.by_all).max().unwrap(),
+        ..rows[0]
+    });
+    assert_eq!(rows.map(|row| (row.spent, row.by_all)), [(6, 9), (4, 10)]);
+    // after a crash each ledger alone knows nearly all of it, both together all
+    let mut after = Spending::default();
+    after.restore(&rows[..1], NOON);
+    assert_eq!(after.permits(&limits, NOON, 9), 1);
+    after.restore(&rows[1..], NOON);
+    assert_eq!(after.permits(&limits, NOON, 9), 0);
+    assert_eq!(after.status(&limits, NOON)[0].spent, 10);
+}
+
+#[test]
+fn a_call_that_did_not_go_out_is_given_back() {
+    let mut limiter = Limiter::new(&virustotal(), &[], NOON);
+    start(&mut limiter, NOON, 4);
+    limiter.spending.take_back(NOON, 3);
+    assert_eq!(limiter.permits(NOON + SECOND, 9), 3);
+    assert_eq!(limiter.status(NOON).iter().map(|s| s.spent).collect::<Vec<_>>(), [1, 1, 1]);
+}
+
+#[test]
+fn even_calls_are_spread_over_what_is_left_of_the_window() {
+    let even = |max, per| Limit { even: true, ..limit(max, per) };
+    let mut limiter = Limiter::new(&[even(4, Per::Minute)], &[], NOON);
+    assert_eq!(start(&mut limiter, NOON, 9), 1);
+    assert_eq!(limiter.next_permit_at(NOON), Some((NOON + 15_300_000, Per::Minute)));
+
+    let hour = window_start(Per::Hour, NOON);
+    let mut limiter = Limiter::new(&[even(4, Per::Hour)], &[], hour);
+    let mut starts = Vec::new();
+    let mut now = hour;
+    while now < hour + 3600 * SECOND {
+        starts.extend((0..start(&mut limiter, now, 9)).map(|_| (now - hour) / (60 * SECOND)));
+        now += SECOND;
+    }
+    assert_eq!(starts, [0, 15, 30, 45]);
+    // what was not used in the first half is spread over the second
+    let late = hour + 5400 * SECOND;
+    assert_eq!(start(&mut limiter, late, 9), 1);
+    assert_eq!(limiter.next_permit_at(late), Some((late + 450 * SECOND, Per::Hour)));
+}
+
+/// VirusTotal's three windows over 40 days, a restart in every tenth hour: seconds of computing.
+#[test]
+fn weeks_of_simulated_time_never_pass_a_limit_and_use_it_up() {
+    let mut ledger: BTreeMapLedger = Default::default();
+    let mut limiter = Limiter::new(&virustotal(), &[], NOON);
+    let (mut now, mut starts, mut restarts) = (NOON, Vec::new(), 0);
+    while now < NOON + 40 * 86_400 * SECOND {
+        if (now - NOON) / (36_000 * SECOND) > restarts {
+            restarts += 1;
+            limiter = Limiter::new(&virustotal(), &rows(&ledger), now);
+        }
+        let n = start_recorded(&mut limiter, &mut ledger, now);
+        starts.extend((0..n).map(|_| now));
+        now = limiter.next_permit_at(now).map_or(now + SECOND, |(at, _)| at.min(now + 36_000 * SECOND));
+    }
+    assert!(densest(&starts, 60 * SECOND) <= 4);
+    let mut days: std::collections::BTreeMap<Micros, u32> = Default::default();
+    starts.iter().for_each(|at| *days.entry(window_start(Per::Day, *at)).or_default() += 1);
+    assert!(days.values().all(|calls| *calls <= 500));
+    // whole days are used to the last call, until the month is
+    let whole: Vec<u32> = days.values().copied().skip(1).take(38).collect();
+    assert!(whole.iter().all(|calls| *calls == 500), "{whole:?}");
+}
+
+fn start_recorded(limiter: &mut Limiter, ledger: &mut BTreeMapLedger, now: Micros) -> u32 {
+    let n = limiter.permits(now, 9);
+    for spend in limiter.reserve(now, n) {
+        *ledger.entry((spend.per, spend.window_start)).or_default() += spend.spent;
+    }
+    n
 }
 
 proptest! {
@@ -233,7 +361,7 @@ proptest! {
     ) {
         let ledger: Vec<Spend> = ledger
             .into_iter()
-            .map(|(per, window_start, spent)| Spend { per: Per::ALL[per], window_start, spent })
+            .map(|(per, window_start, spent)| spend(Per::ALL[per], window_start, spent))
             .collect();
         let limits = Per::ALL.map(|per| limit(3, per));
         let mut limiter = Limiter::new(&limits, &ledger, moments[0]);
@@ -247,5 +375,5 @@ proptest! {
 type BTreeMapLedger = std::collections::BTreeMap<(Per, Micros), i64>;
 
 fn rows(ledger: &BTreeMapLedger) -> Vec<Spend> {
-    ledger.iter().map(|(&(per, window_start), &spent)| Spend { per, window_start, spent }).collect()
+    ledger.iter().map(|(&(per, start), &calls)| spend(per, start, calls)).collect()
 }

@@ -32,6 +32,9 @@ fn check(service: &Service) -> Result<(), String> {
             return Err(format!("header {name} is given twice"));
         }
     }
+    if let Some(usage) = &service.rules.usage.url {
+        check_url(usage).map_err(|why| format!("usage: {why}"))?;
+    }
     for form in forms(service.key_kind) {
         let key = Key { text: "a".to_owned(), form: *form };
         let request = build(service, &key, Some(&Secret::new("a")), "a", Some("a@b.example"))
@@ -67,6 +70,12 @@ fn check_url(template: &str) -> Result<(), String> {
         return Err("the path of the url must not hold {secret}: paths are shown in messages".to_owned());
     }
     Ok(())
+}
+
+/// Host and port of an address or template.
+pub fn host(url: &str) -> String {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    rest.split(['/', '?', '#', '\\']).next().unwrap_or_default().to_ascii_lowercase()
 }
 
 fn check_rendered(rendered: &str) -> Result<(), String> {

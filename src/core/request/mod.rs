@@ -11,11 +11,12 @@ use std::fmt;
 use percent_encoding::{utf8_percent_encode, AsciiSet, NON_ALPHANUMERIC};
 use url::form_urlencoded;
 
-use super::key::Key;
+use super::key::{Key, KeyForm};
+use super::limiter::Said;
 use super::secret::Secret;
 use super::service::{Method, Service};
-pub use check::template_problem;
-use template::{render, Value};
+pub use check::{host, template_problem};
+use template::{pieces, render, Piece, Value};
 
 /// What is encoded in a URL: everything but the unreserved characters (RFC 3986) and the colon, which paths and
 /// queries may hold and IPv6 addresses need to stay readable.
@@ -28,6 +29,8 @@ pub struct Request {
     pub url: String,
     pub headers: Vec<(String, String)>,
     pub body: Option<String>,
+    /// Headers of the answer that are wanted, beside those every answer is read for.
+    pub wants: Vec<String>,
 }
 
 impl fmt::Debug for Request {
@@ -105,7 +108,44 @@ pub fn build(
             Some(needed(body, "body")?)
         }
     };
-    Ok(Request { method: service.method, url, headers, body })
+    let wants = service.rules.usage.headers.iter().flat_map(Said::places).map(str::to_owned).collect();
+    Ok(Request { method: service.method, url, headers, body, wants })
+}
+
+/// The request for what a provider says itself of its limits; `None` when it has no such address, or one on another host
+/// than its own, or one that names what is not known here (an account).
+///
+/// # Errors
+/// As [`build`].
+pub fn build_usage(
+    service: &Service,
+    secret: Option<&Secret>,
+    user_agent: &str,
+    contact: Option<&str>,
+) -> Result<Option<Request>, String> {
+    let Some(url) = &service.rules.usage.url else { return Ok(None) };
+    // secrets go where the service's own requests go, and nowhere else
+    if host(url) != host(&service.url) {
+        return Ok(None);
+    }
+    let known = |piece| match piece {
+        Piece::Name(name) => {
+            matches!(name, "secret" | "contact" | "user_agent") || service.rules.variable(KeyForm::Text, name).is_some()
+        }
+        Piece::Text(_) => true,
+    };
+    if !pieces(url).all(known) {
+        return Ok(None);
+    }
+    let headers = service.headers.iter().filter(|(name, _)| !name.eq_ignore_ascii_case("content-type"));
+    let asked = Service {
+        url: url.clone(),
+        method: Method::Get,
+        body: None,
+        headers: headers.cloned().collect(),
+        ..service.clone()
+    };
+    build(&asked, &Key { text: String::new(), form: KeyForm::Text }, secret, user_agent, contact).map(Some)
 }
 
 /// Visible ASCII, spaces and tabs (RFC 9110, section 5.5, without the obsolete rest).

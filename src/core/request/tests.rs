@@ -6,6 +6,26 @@ use crate::core::rules::Rules;
 use crate::core::service::ResponseFormat;
 use proptest::prelude::*;
 
+#[test]
+fn usage_is_asked_at_the_services_own_host_and_only_with_what_is_known() {
+    let with = |url: &str, rules: &str| {
+        let service = service(KeyKind::Ip, url, &[("token", "{secret}"), ("Content-Type", "a/b")], None, rules);
+        build_usage(&service, Some(&Secret::new("s3cret")), "agent", None)
+    };
+    let rules = |usage: &str, variables: &str| {
+        format!(r#"{{"variables":{variables},"usage":{{"url":"{usage}","body":[{{"remaining":"left"}}]}}}}"#)
+    };
+    let request = with("https://a.example/{key}", &rules("https://a.example/status", "{}")).unwrap().unwrap();
+    assert_eq!((request.url.as_str(), request.method), ("https://a.example/status", Method::Get));
+    assert_eq!(request.headers, [("token".to_owned(), "s3cret".to_owned())]);
+    assert_eq!(with("https://b.example/{key}", &rules("https://a.example/status", "{}")), Ok(None));
+    let account = rules("https://a.example/users/{account}", "{}");
+    assert_eq!(with("https://a.example/{key}", &account), Ok(None));
+    let account = rules("https://a.example/users/{account}", r#"{"default":{"account":"me"}}"#);
+    assert_eq!(with("https://a.example/{key}", &account).unwrap().unwrap().url, "https://a.example/users/me");
+    assert_eq!(with("https://a.example/{key}", "{}"), Ok(None));
+}
+
 fn service(kind: KeyKind, url: &str, headers: &[(&str, &str)], body: Option<&str>, rules: &str) -> Service {
     Service {
         name: "test".into(),

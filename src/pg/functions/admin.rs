@@ -3,9 +3,12 @@
 use crate::core::error::Error;
 use crate::core::service::Service;
 use crate::io::secrets::SecretSource;
+use crate::pg::convert::{self, to_timestamp};
 use crate::pg::error::Answer;
 use crate::pg::store::{lanes, queue, registry};
-use crate::pg::{gucs, shmem, tally, wake};
+use crate::pg::{budgets, gucs, shmem, tally, wake};
+use pgrx::datum::TimestampWithTimeZone;
+use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 /// Keeps the secret of a service in the database (NULL removes it); the service starts again at commit. Only the
@@ -131,4 +134,57 @@ fn enrich_lane_waits() -> TableIterator<
     });
     let rows = rows.unwrap_or_default().into_iter();
     TableIterator::new(rows.map(|(service, per, until)| (service, per, crate::pg::convert::to_timestamp(until))))
+}
+
+/// How full the budgets of this database's services are, of all databases together, and what the providers say of them
+/// themselves: the base of enrichment_quota_status.
+///
+/// # Errors
+/// What reading the registry raises.
+#[allow(clippy::type_complexity)] // the columns of the view
+#[pg_extern(volatile, security_definer)]
+#[search_path(pg_catalog, pg_temp)]
+fn enrich_quota_live() -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(service, String),
+            name!(per, String),
+            name!(max, Option<i64>),
+            name!(spent, Option<i64>),
+            name!(window_start, Option<TimestampWithTimeZone>),
+            name!(resets_at, Option<TimestampWithTimeZone>),
+            name!(provider_max, Option<i64>),
+            name!(provider_spent, Option<i64>),
+            name!(provider_remaining, Option<i64>),
+            name!(provider_resets_at, Option<TimestampWithTimeZone>),
+            name!(provider_said_at, Option<TimestampWithTimeZone>),
+        ),
+    >,
+    ErrorReport,
+> {
+    let now = convert::clock();
+    let mut rows = Vec::new();
+    for service in registry::all()?.values() {
+        let Some((_, spending)) = budgets::of_service(wake::my_database(), &service.name) else { continue };
+        let windows = spending.status(&service.limits, now);
+        let balance = spending.reported(None);
+        let lines = windows.into_iter().map(|window| (Some(window), spending.reported(Some(window.per))));
+        for (window, said) in lines.chain(balance.map(|said| (None, Some(said)))) {
+            rows.push((
+                service.name.clone(),
+                window.map_or("balance", |window| window.per.as_str()).to_string(),
+                window.and_then(|window| window.max),
+                window.map(|window| window.spent),
+                window.map(|window| to_timestamp(window.window_start)),
+                window.map(|window| to_timestamp(window.resets_at)),
+                said.and_then(|said| said.allowed),
+                said.and_then(|said| said.made()),
+                said.and_then(|said| said.left()),
+                said.and_then(|said| said.resets_at).map(to_timestamp),
+                said.map(|said| to_timestamp(said.at)),
+            ));
+        }
+    }
+    Ok(TableIterator::new(rows))
 }

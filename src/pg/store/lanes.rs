@@ -9,19 +9,23 @@ use crate::pg::spi::{self, Arg, Mode, Statement};
 use pgrx::pg_sys::BuiltinOid::*;
 
 static SPEND: Statement = Statement {
-    sql: "INSERT INTO @extschema@.enrichment_quota AS q (service, per, window_start, spent) VALUES ($1, $2, $3, $4)
-        ON CONFLICT (service, per, window_start) DO UPDATE SET spent = q.spent + EXCLUDED.spent",
-    args: &[TEXTOID, TEXTOID, TIMESTAMPTZOID, INT8OID],
+    sql: "INSERT INTO @extschema@.enrichment_quota AS q (service, budget, per, window_start, spent, spent_by_all)
+            VALUES ($1, $2, $3, $4, $5, $6)
+        ON CONFLICT (service, budget, per, window_start) DO UPDATE SET spent = q.spent + EXCLUDED.spent,
+            spent_by_all = greatest(q.spent_by_all, EXCLUDED.spent_by_all)",
+    args: &[TEXTOID, UUIDOID, TEXTOID, TIMESTAMPTZOID, INT8OID, INT8OID],
 };
 
-/// Records calls that are about to be made.
-pub fn spend(service: &str, spends: &[Spend]) -> Result<(), Error> {
+/// Records calls that are about to be made from a budget.
+pub fn spend(service: &str, budget: &[u8; 16], spends: &[Spend]) -> Result<(), Error> {
     for spend in spends {
         let args = [
             Arg::of(service),
+            Arg::of(pgrx::Uuid::from_bytes(*budget)),
             Arg::of(spend.per.as_str()),
             Arg::of(to_timestamp(spend.window_start)),
             Arg::of(spend.spent),
+            Arg::of(spend.by_all),
         ];
         spi::run(&SPEND, &args, Mode::Write, |_| {})?;
     }
@@ -29,18 +33,18 @@ pub fn spend(service: &str, spends: &[Spend]) -> Result<(), Error> {
 }
 
 static LEDGER: Statement = Statement {
-    sql: "SELECT per, window_start, spent FROM @extschema@.enrichment_quota
-        WHERE service = $1 AND window_start > pg_catalog.now() - interval '32 days'",
-    args: &[TEXTOID],
+    sql: "SELECT per, window_start, spent, spent_by_all FROM @extschema@.enrichment_quota
+        WHERE service = $1 AND budget = $2 AND window_start > pg_catalog.now() - interval '32 days'",
+    args: &[TEXTOID, UUIDOID],
 };
 
-/// What has been spent in the windows that may still count.
-pub fn ledger(service: &str) -> Result<Vec<Spend>, Error> {
+/// What a service has spent from a budget in the windows that may still count.
+pub fn ledger(service: &str, budget: &[u8; 16]) -> Result<Vec<Spend>, Error> {
     let mut spends = Vec::new();
-    spi::run(&LEDGER, &[Arg::of(service)], Mode::Read, |row| {
+    spi::run(&LEDGER, &[Arg::of(service), Arg::of(pgrx::Uuid::from_bytes(*budget))], Mode::Read, |row| {
         let per = row.text(1).and_then(|per| Per::parse(&per));
-        if let (Some(per), Some(start), Some(spent)) = (per, row.get(2), row.get(3)) {
-            spends.push(Spend { per, window_start: to_micros(start), spent });
+        if let (Some(per), Some(start), Some(spent), Some(by_all)) = (per, row.get(2), row.get(3), row.get(4)) {
+            spends.push(Spend { per, window_start: to_micros(start), spent, by_all });
         }
     })?;
     Ok(spends)

@@ -2,7 +2,7 @@
 //! the figures, and which rows of users' tables are to be written. A batch that fails is stored one by one, so that a
 //! poisonous answer quarantines one key. An answer that somebody's lock keeps out is held until it can be stored.
 
-use super::{fetches, lanes::Lanes, xact};
+use super::{fetches, lanes::Lanes, usage, xact};
 use crate::core::backoff;
 use crate::core::classify::Outcome;
 use crate::core::error::Error;
@@ -57,6 +57,11 @@ pub fn settle(done: Vec<Done>, lanes: &mut Lanes, held: &mut Held) -> bool {
         answers.append(&mut held.answers);
     }
     for done in done {
+        lanes.take_reports(&done);
+        if done.usage {
+            usage::note(&done);
+            continue;
+        }
         let attempts = lanes.finished(&done.service.name, done.id);
         answers.push(Settled { done, attempts });
     }

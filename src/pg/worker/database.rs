@@ -3,7 +3,9 @@
 
 use super::answers::{self, Held};
 use super::fetches::{self, Contested};
-use super::{discover, lanes::Lanes, lookups::Lookups, signals, steps::Steps, write_back::WriteBack, xact};
+use super::{
+    discover, lanes::Lanes, ledgers::Ledgers, lookups::Lookups, signals, steps::Steps, write_back::WriteBack, xact,
+};
 use crate::core::error::Error;
 use crate::core::Micros;
 use crate::io::{ClientConfig, Pool};
@@ -102,6 +104,7 @@ fn installed() -> Result<Option<pg_sys::Oid>, Error> {
 struct Worker {
     pool: Pool,
     lanes: Lanes,
+    ledgers: Ledgers,
     steps: Steps,
     held: Held,
     contested: Contested,
@@ -135,6 +138,7 @@ fn serve(oid: u32, extension: pg_sys::Oid) {
     let mut worker = Worker {
         pool,
         lanes: Lanes::default(),
+        ledgers: Ledgers::default(),
         steps: Steps::default(),
         held: Held::default(),
         contested: Contested::default(),
@@ -179,7 +183,7 @@ fn still_wanted(oid: u32) -> bool {
 impl Worker {
     /// Does what there is to do, a bounded batch of each kind; says whether there may be more.
     fn round(&mut self) -> bool {
-        let Worker { pool, lanes, steps, held, contested, write_back, released, attached, lookups, .. } = self;
+        let Worker { pool, lanes, ledgers, steps, held, contested, write_back, released, attached, lookups, .. } = self;
         let mut done = pool.drain();
         done.extend(lanes.take_unsent());
         let mut busy = answers::settle(done, lanes, held);
@@ -192,7 +196,10 @@ impl Worker {
         }
         if gucs::enabled() && *released {
             busy |= steps.run("requests of waiting sessions", || fetches::accept(contested));
-            busy |= steps.run("start of calls", || lanes.start(pool));
+            busy |= steps.run("start of calls", || match ledgers.bring_in()? {
+                true => lanes.start(pool),
+                false => Ok(false),
+            });
         } else {
             lanes.rest();
         }
@@ -255,9 +262,10 @@ impl Worker {
         let sweeps = discover::next_event(&self.attached.standing).map(|due| due.max(convert::clock() + SECOND));
         let retries =
             [self.steps.next_try(), self.held.next_try(), self.contested.next_try(), self.write_back.next_try()];
+        let retries = retries.into_iter().chain([self.ledgers.next_try()]);
         let counts = [Some(self.next_count), Some(self.lookups.next_event())];
         let planned = [self.lanes.next_event(), sweeps, self.next_cleanup_at()];
-        retries.into_iter().chain(planned).chain(counts).flatten().min().unwrap_or(Micros::MAX)
+        retries.chain(planned).chain(counts).flatten().min().unwrap_or(Micros::MAX)
     }
 
     fn next_cleanup_at(&self) -> Option<Micros> {

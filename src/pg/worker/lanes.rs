@@ -1,11 +1,12 @@
 //! One lane per service: what it may start now (limits, pause, calls in flight), and the start of its calls. Spend is
 //! recorded and committed, together with the claim, before a call goes out.
 
-use super::{credentials, xact};
+use super::{credentials, usage, xact};
 use crate::core::classify::Outcome;
 use crate::core::error::Error;
+use crate::core::hash::budget_key;
 use crate::core::key::{self, Key, KeyForm};
-use crate::core::limiter::{Limiter, Per};
+use crate::core::limiter::{Held, Per, Spend, Spending};
 use crate::core::request;
 use crate::core::secret::Secret;
 use crate::core::service::Service;
@@ -14,7 +15,7 @@ use crate::io::{Done, Job, Pool};
 use crate::pg::shmem::{Text, Waits};
 use crate::pg::store::lanes::{self as ledger, Pause};
 use crate::pg::store::{queue, registry};
-use crate::pg::{convert, gucs, wake};
+use crate::pg::{budgets, convert, gucs, wake};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -23,12 +24,17 @@ const SECOND: Micros = 1_000_000;
 const LOOK_FOR_SECRET: Micros = 60 * SECOND;
 
 #[derive(Default)]
-struct Lane {
-    limiter: Option<Limiter>,
+pub struct Lane {
+    /// What it spends from, as long as its secret stays.
+    pub budget: budgets::Key,
+    /// Used when the cluster has more budgets than places for them.
+    own: Option<Box<Spending>>,
     in_flight: u32,
     next_event: Option<Micros>,
-    /// The window that holds the lane up, and until when.
-    held_up: Option<(Micros, Per)>,
+    /// What holds the lane up, and until when.
+    held_up: Option<Held>,
+    /// When the provider was last asked what it says of its limits.
+    pub usage_asked: Option<Micros>,
 }
 
 /// The lanes of one database's worker.
@@ -39,6 +45,8 @@ pub struct Lanes {
     attempts: HashMap<i64, i32>,
     /// Claims of which no request could be made.
     unsent: Vec<Done>,
+    /// Calls taken from budgets in the transaction under way.
+    reserved: Vec<(budgets::Key, u32)>,
 }
 
 struct Start {
@@ -50,9 +58,19 @@ struct Start {
 impl Lanes {
     /// Claims what each lane may start now and hands it to the pool; true when something was started.
     pub fn start(&mut self, pool: &Pool) -> Result<bool, Error> {
-        let starts = xact::run(c"enrichment_cache: claiming requests", || self.claim())?;
+        self.reserved.clear();
+        let claimed = xact::run(c"enrichment_cache: claiming requests", || self.claim());
+        if claimed.is_err() {
+            // nothing of it was recorded, and nothing will go out
+            let now = convert::clock();
+            for (budget, calls) in self.reserved.drain(..) {
+                budgets::with(&budget, now, |spending| spending.take_back(now, calls));
+            }
+        }
+        let starts = claimed?;
         let mut started = false;
         for start in starts {
+            let calls = start.claims.len();
             for claim in start.claims {
                 started = true;
                 self.attempts.insert(claim.id, claim.attempts);
@@ -64,12 +82,38 @@ impl Lanes {
                     Err(done) => self.unsent.push(done),
                 }
             }
-            let lane = self.lanes.get_mut(&start.service.name);
-            if let Some(limiter) = lane.and_then(|lane| lane.limiter.as_mut()) {
-                limiter.went_out(convert::clock());
+            if let Some(lane) = self.lanes.get_mut(&start.service.name) {
+                let now = convert::clock();
+                if calls > 0 {
+                    lane.spending(now, |spending| spending.went_out(now));
+                }
+                if let Some(job) = usage::job(lane, &start.service, start.secret.as_ref(), now) {
+                    pool.submit(job);
+                }
             }
         }
+        self.tell_under_way();
         Ok(started)
+    }
+
+    /// Lets the other databases know how many calls are under way.
+    fn tell_under_way(&self) {
+        let database = wake::my_database();
+        for (name, lane) in self.lanes.iter().filter(|(_, lane)| lane.budget != budgets::Key::default()) {
+            budgets::under_way(database, name, &lane.budget, lane.in_flight);
+        }
+    }
+
+    /// Takes what the provider said of its limits with this answer.
+    pub fn take_reports(&mut self, done: &Done) {
+        let Some(lane) = self.lanes.get_mut(&done.service.name).filter(|_| !done.reports.is_empty()) else { return };
+        let under_way = budgets::all_under_way(&lane.budget).max(lane.in_flight);
+        // the answer's own call is in them
+        let others = under_way.saturating_sub(u32::from(!done.usage));
+        let reports = done.reports.clone();
+        lane.spending(done.finished_at, |spending| {
+            reports.into_iter().for_each(|report| spending.report(report, others))
+        });
     }
 
     fn claim(&mut self) -> Result<Vec<Start>, Error> {
@@ -84,7 +128,7 @@ impl Lanes {
             let lane = self.lanes.entry(name.clone()).or_default();
             lane.next_event = due.get(name).copied();
             if lane.next_event.is_some_and(|at| at <= now) {
-                let start = lane.claim(service, threads.room(lane), now)?;
+                let start = lane.claim(service, threads.room(lane), now, &mut self.reserved)?;
                 threads.take(lane, start.as_ref().map_or(0, |start| start.claims.len()));
                 starts.extend(start);
             }
@@ -109,7 +153,12 @@ impl Lanes {
         let database = wake::my_database();
         let held_up = |(service, lane): (&String, &Lane)| {
             let (until, per) = lane.held_up?;
-            Some(Waits { database, service: Text::new(service), until, per: Text::new(per.as_str()) })
+            Some(Waits {
+                database,
+                service: Text::new(service),
+                until,
+                per: Text::new(per.map_or("balance", Per::as_str)),
+            })
         };
         self.lanes.iter().filter_map(held_up).collect()
     }
@@ -163,25 +212,19 @@ impl Threads {
 }
 
 impl Lane {
-    fn claim(&mut self, service: &Arc<Service>, threads: u32, now: Micros) -> Result<Option<Start>, Error> {
+    fn claim(
+        &mut self,
+        service: &Arc<Service>,
+        threads: u32,
+        now: Micros,
+        reserved: &mut Vec<(budgets::Key, u32)>,
+    ) -> Result<Option<Start>, Error> {
         let pause = ledger::pause_of(&service.name)?;
         if let Some(until) = pause.until.filter(|until| *until > now) {
             self.next_event = Some(until);
             return Ok(None);
         }
         let room = service.max_in_flight.saturating_sub(self.in_flight).min(threads);
-        let limiter = self.limiter(service, now)?;
-        let limiter_room = limiter.permits(now, room.max(1));
-        if limiter_room == 0 {
-            let held_up = limiter.next_permit_at(now);
-            self.next_event = held_up.map(|(at, _)| at);
-            self.held_up = held_up;
-            return Ok(None);
-        }
-        if room == 0 {
-            self.next_event = None; // the end of a running call wakes the worker
-            return Ok(None);
-        }
         let secret = credentials::of(service)?;
         if secret.is_none() && service.secret_required {
             let pause = Pause {
@@ -194,21 +237,87 @@ impl Lane {
             ledger::set_pause(&service.name, &pause)?;
             return Ok(None);
         }
-        let claims = queue::claim(&service.name, i64::from(room.min(limiter_room)), now)?;
+        self.join(service, secret.as_ref(), now)?;
+        let taken =
+            self.spending(now, |spending| match spending.permits(&service.limits, now, room.max(1)).min(room) {
+                0 => Err(spending.next_permit_at(&service.limits, now)),
+                n => Ok((n, spending.reserve(&service.limits, now, n))),
+            });
+        let (permitted, mut spends) = match taken {
+            Ok(taken) => taken,
+            Err(held_up) => {
+                // without room and without a limit that binds, the end of a running call wakes the worker
+                let asks = held_up.and_then(|_| usage::next(self, service));
+                self.next_event = held_up.map(|(at, _)| asks.map_or(at, |asks| at.min(asks.max(now))));
+                self.held_up = held_up;
+                return Ok(Some(Start { service: service.clone(), secret, claims: Vec::new() }));
+            }
+        };
+        reserved.push((self.budget, permitted));
+        let claims = queue::claim(&service.name, i64::from(permitted), now)?;
+        let unused = permitted.saturating_sub(claims.len() as u32);
+        if unused > 0 {
+            reserved.pop();
+            reserved.push((self.budget, permitted - unused));
+            self.spending(now, |spending| spending.take_back(now, unused));
+            take_off(&mut spends, unused);
+        }
         if !claims.is_empty() {
-            let spends = self.limiter(service, now)?.reserve(now, claims.len() as u32);
-            ledger::spend(&service.name, &spends)?;
+            ledger::spend(&service.name, &self.budget, &spends)?;
         }
         Ok(Some(Start { service: service.clone(), secret, claims }))
     }
 
-    fn limiter(&mut self, service: &Service, now: Micros) -> Result<&mut Limiter, Error> {
-        if self.limiter.is_none() {
-            self.limiter = Some(Limiter::new(&service.limits, &ledger::ledger(&service.name)?, now));
+    /// Makes the lane spend from the budget of this secret, its ledger brought in.
+    fn join(&mut self, service: &Service, secret: Option<&Secret>, now: Micros) -> Result<(), Error> {
+        let database = wake::my_database();
+        let budget = budget_of(service, secret);
+        if !budgets::joined(database, &service.name, &budget) {
+            let rows = ledger::ledger(&service.name, &budget)?;
+            budgets::join(database, &service.name, &budget, &rows, now);
+        } else if self.budget != budget {
+            budgets::touch(database, &service.name, &budget, now);
         }
-        let limiter = self.limiter.get_or_insert_with(|| Limiter::new(&service.limits, &[], now));
-        limiter.set_limits(&service.limits, now);
-        Ok(limiter)
+        if self.budget != budget {
+            self.budget = budget;
+            self.usage_asked = None;
+            self.own = None;
+            if budgets::with(&budget, now, |_| ()).is_none() {
+                let mut own = Box::<Spending>::default();
+                own.restore(&ledger::ledger(&service.name, &budget)?, now);
+                self.own = Some(own);
+            }
+        }
+        Ok(())
+    }
+
+    /// Looks at the lane's budget, and spends from it.
+    fn spending<T>(&mut self, now: Micros, work: impl FnOnce(&mut Spending) -> T) -> T {
+        if let Some(own) = &mut self.own {
+            return work(own);
+        }
+        let mut work = Some(work);
+        let shared = budgets::with(&self.budget, now, |spending| work.take().map(|work| work(spending)));
+        match (shared.flatten(), work) {
+            (Some(done), _) => done,
+            (None, Some(work)) => work(self.own.get_or_insert_default()),
+            (None, None) => unreachable!("the work is taken only where it is done"),
+        }
+    }
+}
+
+/// Which budget a service spends from when it asks with this secret.
+pub fn budget_of(service: &Service, secret: Option<&Secret>) -> budgets::Key {
+    // SAFETY: reads a field of the control file's copy in memory.
+    let cluster = unsafe { pgrx::pg_sys::GetSystemIdentifier() };
+    budget_key(cluster, &request::host(&service.url), secret.map_or("", Secret::expose))
+}
+
+/// Takes calls that were not made off rows of the ledger that are not written yet.
+fn take_off(spends: &mut [Spend], calls: u32) {
+    for spend in spends {
+        spend.spent -= i64::from(calls);
+        spend.by_all -= i64::from(calls);
     }
 }
 
@@ -219,7 +328,7 @@ fn job(service: &Arc<Service>, secret: Option<&Secret>, claim: &queue::Claim) ->
         Ok((key, request))
     });
     match built {
-        Ok((key, request)) => Ok(Job { id: claim.id, service: service.clone(), key, request }),
+        Ok((key, request)) => Ok(Job { id: claim.id, service: service.clone(), key, request, usage: false }),
         Err(why) => Err(Done {
             id: claim.id,
             service: service.clone(),
@@ -228,6 +337,8 @@ fn job(service: &Arc<Service>, secret: Option<&Secret>, claim: &queue::Claim) ->
             status_code: None,
             latency_ms: 0,
             finished_at: convert::clock(),
+            usage: false,
+            reports: Vec::new(),
         }),
     }
 }

@@ -19,7 +19,12 @@ const NAP: Duration = Duration::from_secs(10);
 pub extern "C-unwind" fn enrichment_launcher_main(_arg: pg_sys::Datum) {
     signals::install();
     BackgroundWorker::connect_worker_to_spi(None, None);
-    shmem::write(|shared| shared.launcher = wake::my_pid());
+    shmem::write(|shared| {
+        shared.launcher = wake::my_pid();
+        if shared.born == 0 {
+            shared.born = convert::clock();
+        }
+    });
     while !signals::terminating() {
         signals::reload_if_asked();
         let databases = connectable_databases();
@@ -69,6 +74,7 @@ fn reconcile(databases: &[(u32, String)]) {
         gone.into_iter().for_each(|oid| {
             shared.forget_database(oid);
             crate::pg::tally::forget_database(oid);
+            crate::pg::budgets::forget_database(oid);
         });
         let mut wanted = Vec::new();
         for (oid, name) in databases {

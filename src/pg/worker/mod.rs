@@ -8,9 +8,11 @@ mod discover;
 mod fetches;
 mod lanes;
 mod launcher;
+mod ledgers;
 mod lookups;
 mod signals;
 mod steps;
+mod usage;
 mod write_back;
 mod xact;
 

@@ -1,0 +1,57 @@
+//! What providers say of their limits when they are asked for that alone: a call beside the queue, at its own pace, while
+//! the lane has work.
+
+use super::lanes::Lane;
+use crate::core::key::{Key, KeyForm};
+use crate::core::request;
+use crate::core::secret::Secret;
+use crate::core::service::Service;
+use crate::core::Micros;
+use crate::io::{Done, Job};
+use crate::pg::gucs;
+use std::sync::Arc;
+
+/// The id of a call that answers no request.
+const NO_REQUEST: i64 = 0;
+const SECOND: Micros = 1_000_000;
+
+/// When the provider is asked again, if it can be asked.
+pub fn next(lane: &Lane, service: &Service) -> Option<Micros> {
+    service.rules.usage.url.as_ref()?;
+    Some(lane.usage_asked.map_or(Micros::MIN, |asked| asked.saturating_add(every(service))))
+}
+
+fn every(service: &Service) -> Micros {
+    Micros::from(service.rules.usage.every_seconds) * SECOND
+}
+
+/// The call that asks, when it is due.
+pub fn job(lane: &mut Lane, service: &Arc<Service>, secret: Option<&Secret>, now: Micros) -> Option<Job> {
+    next(lane, service).filter(|at| *at <= now)?;
+    let request = request::build_usage(service, secret, &gucs::user_agent(), gucs::contact().as_deref());
+    lane.usage_asked = Some(now);
+    match request {
+        Ok(request) => Some(Job {
+            id: NO_REQUEST,
+            service: service.clone(),
+            key: Key { text: String::new(), form: KeyForm::Text },
+            request: request?,
+            usage: true,
+        }),
+        Err(why) => {
+            pgrx::log!("enrichment_cache: {} cannot be asked for its usage: {why}", service.name);
+            None
+        }
+    }
+}
+
+/// Says when such a call brought nothing; it is made again at its next time.
+pub fn note(done: &Done) {
+    if done.reports.is_empty() {
+        pgrx::log!(
+            "enrichment_cache: {} did not say how much of its limits is left: {}",
+            done.service.name,
+            done.outcome.status()
+        );
+    }
+}

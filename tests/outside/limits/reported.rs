@@ -1,0 +1,75 @@
+//! What a provider says of its limits itself is read, shown beside the ledger, and wins.
+
+use crate::support::{self, address, Base};
+
+fn ask(base: &Base, service: &str, keys: std::ops::RangeInclusive<u32>) {
+    let keys: Vec<String> = keys.map(address).collect();
+    base.run(&format!("SELECT enrich_request_many('{service}', '{{{}}}')", keys.join(",")));
+}
+
+fn answered(service: &str) -> String {
+    format!("SELECT count(*) FROM enrichment_cache WHERE service = '{service}' AND response_status IN ('success', 'not_found')")
+}
+
+#[test]
+fn a_balance_in_a_header_stops_the_calls_before_the_provider_does_and_its_status_starts_them_again() {
+    let base = Base::new("limits", "balance");
+    base.sandbox.set_spur_balance(4);
+    // one call at a time: the first answer says what is left
+    base.run(
+        "UPDATE enrichment_service SET max_in_flight = 1,
+             rules = jsonb_set(rules, '{usage,every_seconds}', '1') WHERE name = 'spur'",
+    );
+    ask(&base, "spur", 1..=9);
+    base.wait_for(&answered("spur"), 4i64);
+    support::let_the_worker_look(&base);
+    let stats = base.sandbox.stats()["spur"].clone();
+    assert_eq!((stats["requests"].as_i64(), stats["limited"].as_i64()), (Some(4), Some(0)), "{stats}");
+    let balance = "SELECT remaining || ' left, ' || provider_remaining FROM enrichment_quota_status WHERE service = 'spur' AND per = 'balance'";
+    assert_eq!(base.one::<String>(balance), "0 left, 0");
+    let waiting =
+        "SELECT count(*) FROM enrichment_queue WHERE state = 'waiting' AND attempts = 0 AND last_outcome IS NULL";
+    assert_eq!(base.one::<i64>(waiting), 5);
+    // bought: the status endpoint tells, no call is needed to find out
+    base.sandbox.set_spur_balance(100);
+    base.wait_for(&answered("spur"), 9i64);
+    assert_eq!(base.sandbox.stats()["spur"]["limited"].as_i64(), Some(0));
+}
+
+#[test]
+fn a_quota_endpoint_that_allows_less_than_the_limits_wins() {
+    let base = Base::new("limits", "quotas");
+    base.sandbox.set_limit("virustotal", 5, "day");
+    base.run(
+        r#"UPDATE enrichment_service SET limits = '[{"max": 500, "per": "day"}]', max_in_flight = 8,
+             rules = jsonb_set(jsonb_set(rules, '{usage,every_seconds}', '1'), '{variables,default,account}', '"me"')
+           WHERE name = 'virustotal'"#,
+    );
+    ask(&base, "virustotal", 1..=1);
+    base.wait_for(
+        "SELECT provider_max FROM enrichment_quota_status WHERE service = 'virustotal' AND per = 'day'",
+        Some(5i64),
+    );
+    base.wait_for(&answered("virustotal"), 1i64);
+    ask(&base, "virustotal", 2..=20);
+    base.wait_for(&answered("virustotal"), 5i64);
+    support::let_the_worker_look(&base);
+    let stats = base.sandbox.stats()["virustotal"].clone();
+    assert_eq!(stats["limited"].as_i64(), Some(0), "{stats}");
+    let shown = "SELECT max || ' ' || spent || ' ' || remaining || ' ' || provider_max FROM enrichment_quota_status
+        WHERE service = 'virustotal' AND per = 'day'";
+    assert_eq!(base.one::<String>(shown), "5 5 0 5");
+    // what only the provider counts is shown too
+    let windows = "SELECT string_agg(per, ' ' ORDER BY per) FROM enrichment_quota_status WHERE service = 'virustotal'";
+    assert_eq!(base.one::<String>(windows), "day hour month");
+}
+
+#[test]
+fn without_an_account_the_quota_endpoint_is_not_asked() {
+    let base = Base::new("limits", "no_account");
+    ask(&base, "virustotal", 1..=3);
+    base.wait_for(&answered("virustotal"), 3i64);
+    support::let_the_worker_look(&base);
+    let said = "SELECT count(provider_said_at) FROM enrichment_quota_status WHERE service = 'virustotal'";
+    assert_eq!(base.one::<i64>(said), 0);
+}

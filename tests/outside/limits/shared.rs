@@ -1,0 +1,132 @@
+//! One budget for all sessions and databases that ask with the same secret, across restarts and crashes.
+
+use super::{set_limit, ANSWERED};
+use crate::support::{self, address, create_database, own_cluster, run, wait_served, Base, SOON};
+use std::sync::Arc;
+use std::time::Duration;
+use testbed::{wait_until, Cluster, StopMode};
+
+const SPUR: &str = "SELECT count(*) FROM enrichment_cache WHERE service = 'spur' AND response_status = 'success'";
+
+/// A second database that asks the same providers with the same keys.
+fn sibling(base: &Base, name: &str) {
+    create_database(&base.cluster, name);
+    let mut client = base.cluster.client(name);
+    run(&mut client, "CREATE EXTENSION enrichment_cache; UPDATE enrichment_service SET limits = '[]'");
+    base.sandbox.point_services(&mut client, "public");
+    wait_served(&base.cluster, name);
+}
+
+fn in_database<T: postgres::types::FromSqlOwned>(cluster: &Cluster, name: &str, sql: &str) -> T {
+    support::one(&mut cluster.client(name), sql)
+}
+
+/// Has both workers look at what there is to do: an answer of another service says that calls are being started.
+fn both_look(base: &Base, other: &str, n: u32) {
+    for name in [base.name.as_str(), other] {
+        let mut client = base.cluster.client(name);
+        let key = address(1000 + n);
+        run(&mut client, &format!("SELECT enrich_request('dshield', '{key}')"));
+        let sql = format!("SELECT count(*) FROM enrichment_cache WHERE service = 'dshield' AND cache_key = '{key}'");
+        wait_until("another service's answer", SOON, || support::same(support::ask::<i64>(&mut client, &sql)?, &1));
+    }
+}
+
+#[test]
+fn databases_with_the_same_secret_share_one_budget_also_after_a_crash() {
+    let cluster = Arc::new(own_cluster("shared_budget"));
+    let base = Base::in_cluster(&cluster, "here", &["--limits", "none"]);
+    sibling(&base, "there");
+    base.sandbox.set_limit("spur", 6, "day");
+    for name in ["here", "there"] {
+        let mut client = cluster.client(name);
+        run(
+            &mut client,
+            r#"UPDATE enrichment_service SET limits = '[{"max": 6, "per": "day"}]', max_in_flight = 8 WHERE name = 'spur'"#,
+        );
+        let keys: Vec<String> = (1..=6).map(address).collect();
+        run(&mut client, &format!("SELECT enrich_request_many('spur', '{{{}}}')", keys.join(",")));
+    }
+    let answered = || in_database::<i64>(&cluster, "here", SPUR) + in_database::<i64>(&cluster, "there", SPUR);
+    let six = |n: u32| {
+        wait_until("six answers", SOON, || support::same(answered(), &6));
+        both_look(&base, "there", n);
+        let stats = base.sandbox.stats()["spur"].clone();
+        assert_eq!((stats["requests"].as_i64(), stats["limited"].as_i64()), (Some(6), Some(0)), "{stats}");
+        let spent = "SELECT spent || ' of ' || max || ', ' || remaining || ' left' FROM enrichment_quota_status WHERE service = 'spur' AND per = 'day'";
+        for name in ["here", "there"] {
+            assert_eq!(in_database::<String>(&cluster, name, spent), "6 of 6, 0 left", "{name}");
+        }
+        let waiting =
+            "SELECT count(*) FROM enrichment_queue WHERE service = 'spur' AND state = 'waiting' AND attempts = 0";
+        let waiting = ["here", "there"].map(|name| in_database::<i64>(&cluster, name, waiting));
+        assert_eq!(waiting.iter().sum::<i64>(), 6);
+    };
+    six(1);
+    for (n, mode) in [(2, StopMode::Fast), (3, StopMode::Immediate)] {
+        cluster.stop(mode).expect("a stop");
+        cluster.start_again().expect("a start");
+        wait_served(&cluster, "here");
+        wait_served(&cluster, "there");
+        six(n);
+    }
+}
+
+#[test]
+fn another_secret_is_another_budget() {
+    let base = Base::new("limits", "secrets");
+    base.run(r#"UPDATE enrichment_service SET limits = '[{"max": 2, "per": "day"}]' WHERE name = 'urlhaus'"#);
+    let keys: Vec<String> = (1..=4).map(address).collect();
+    base.run(&format!("SELECT enrich_request_many('urlhaus', '{{{}}}')", keys.join(",")));
+    let answered = "SELECT count(*) FROM enrichment_cache WHERE service = 'urlhaus'";
+    base.wait_for(answered, 2i64);
+    support::let_the_worker_look(&base);
+    assert_eq!(base.asked("urlhaus"), 2);
+    // one that the provider refuses is asked once, and spends from its own
+    base.run("SELECT enrich_set_secret('urlhaus', 'another-account')");
+    base.wait_for("SELECT cause FROM enrichment_lane WHERE service = 'urlhaus'", "unauthorized".to_string());
+    let budgets = "SELECT count(DISTINCT budget) FROM enrichment_quota WHERE service = 'urlhaus'";
+    assert_eq!(base.one::<i64>(budgets), 2);
+    // back with the first, its day is still used up
+    base.run("SELECT enrich_set_secret('urlhaus', 'sandbox-urlhaus-key')");
+    base.wait_for("SELECT count(*) FROM enrichment_quota_status WHERE service = 'urlhaus' AND remaining = 0", 1i64);
+    support::let_the_worker_look(&base);
+    assert_eq!(base.one::<i64>("SELECT max(spent) FROM enrichment_quota WHERE service = 'urlhaus'"), 2);
+}
+
+/// VirusTotal's public limits, kept by the provider too: it would say 429 to a fifth call in any 60 seconds.
+#[test]
+fn eight_sessions_and_a_restart_in_mid_window_never_exceed_a_minute_or_the_day() {
+    let cluster = Arc::new(own_cluster("public_limits"));
+    let base = Base::in_cluster(&cluster, "windows", &["--limits", "none"]);
+    set_limit(&base, 4, "minute");
+    base.run(
+        r#"UPDATE enrichment_service SET limits = '[{"max": 4, "per": "minute"}, {"max": 6, "per": "day"}]' WHERE name = 'hibp'"#,
+    );
+    let ask = |round: u32| {
+        let sessions = (0..8).map(|n| {
+            let mut client = base.client();
+            std::thread::spawn(move || {
+                run(&mut client, &format!("SELECT enrich_fetch('hibp', '{:05X}', '3 s')", round * 16 + n));
+            })
+        });
+        sessions.collect::<Vec<_>>().into_iter().for_each(|session| session.join().expect("a session"));
+    };
+    ask(0);
+    base.wait_for(ANSWERED, 4i64);
+    cluster.stop(StopMode::Immediate).expect("a crash");
+    cluster.start_again().expect("a start");
+    base.worker();
+    ask(1);
+    assert_eq!(base.one::<i64>(ANSWERED), 4);
+    // the minute passes; the day has two calls left
+    let mut client = base.client();
+    wait_until("the rest of the day's calls", Duration::from_secs(150), || {
+        support::same(support::ask::<i64>(&mut client, ANSWERED)?, &6)
+    });
+    support::let_the_worker_look(&base);
+    let stats = base.sandbox.stats()["hibp"].clone();
+    assert_eq!((stats["requests"].as_i64(), stats["limited"].as_i64()), (Some(6), Some(0)), "{stats}");
+    let binding = "SELECT string_agg(per || ' ' || (resets_at > now() + '90 s'), ', ') FROM enrichment_quota_status WHERE service = 'hibp' AND remaining = 0";
+    assert_eq!(base.one::<String>(binding), "day true");
+}
