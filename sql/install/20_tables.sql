@@ -172,6 +172,13 @@ CREATE TABLE enrichment_migration (
     report      jsonb
 );
 
+CREATE TABLE enrichment_privilege (
+    level  text NOT NULL CHECK (level IN ('reader', 'writer', 'admin', 'monitor')),
+    action text NOT NULL CHECK (action IN ('EXECUTE', 'SELECT', 'INSERT, UPDATE, DELETE')),
+    object text NOT NULL,
+    PRIMARY KEY (level, action, object)
+);
+
 -- digits of hashes do not get smaller, and of what is not compressed a part can be read
 ALTER TABLE enrichment_cache ALTER COLUMN ranges SET STORAGE EXTERNAL;
 ALTER TABLE enrichment_history ALTER COLUMN ranges SET STORAGE EXTERNAL;

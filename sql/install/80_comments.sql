@@ -142,6 +142,12 @@ COMMENT ON COLUMN @extschema@.enrichment_cache_stats.expired_entries IS 'Those o
 COMMENT ON COLUMN @extschema@.enrichment_cache_stats.touches_dropped IS
     'Look-ups that are in cache_hits but in no hit_count, because too many came at once. They are of the whole database, kept with one of its services.';
 
+COMMENT ON TABLE @extschema@.enrichment_privilege IS
+    'What each level of enrich_grant is given; a level has what the one before it has. monitor is for pg_monitor.';
+COMMENT ON COLUMN @extschema@.enrichment_privilege.level IS 'reader, writer, admin, or monitor.';
+COMMENT ON COLUMN @extschema@.enrichment_privilege.action IS 'EXECUTE for a function or procedure; SELECT, or INSERT, UPDATE, DELETE, for a table or view.';
+COMMENT ON COLUMN @extschema@.enrichment_privilege.object IS 'Name of the relation, or name and argument types of the routine, without the schema.';
+
 COMMENT ON TABLE @extschema@.enrichment_migration IS
     'Runs of the import from a disk cache, and what each did.';
 COMMENT ON COLUMN @extschema@.enrichment_migration.id IS 'Number of the run.';

@@ -1,13 +1,5 @@
 -- Nothing for PUBLIC, nothing for those whom default privileges of the database favour; monitoring for pg_monitor.
--- enrich_grant (50_functions.sql) gives the rest. A view reads its tables with its owner's rights, but the functions in it
--- with the caller's, inlined ones too. So a level needs, beside what it calls itself:
---   reader   for enrichment_dshield, _urlhaus, _virustotal, _spur, _hibp: the accessors at the top of 40_views.sql
---            for enrichment_worker: enrich_worker_states(); for enrichment_quota_status: enrich_lane_waits(), enrich_quota_live();
---            for enrichment_stat: enrich_live_lookups()
---            for enrichment_changes: enrich_hibp_range
---            for the other views: none
---   writer   what a reader needs; its functions run with the owner's rights
---   admin    the same, and to write enrichment_service: enrich_check_service (the CHECK constraint calls it as the caller)
+-- enrich_grant (70_privileges.sql) gives the rest.
 
 DO $revoke$
 DECLARE
@@ -46,7 +38,13 @@ BEGIN
 END
 $revoke$;
 
-GRANT SELECT ON @extschema@.enrichment_coverage, @extschema@.enrichment_eta, @extschema@.enrichment_queue_status,
-    @extschema@.enrichment_quota_status, @extschema@.enrichment_stat, @extschema@.enrichment_worker TO pg_monitor;
-GRANT EXECUTE ON FUNCTION @extschema@.enrich_worker_states(), @extschema@.enrich_lane_waits(), @extschema@.enrich_quota_live(),
-    @extschema@.enrich_live_lookups() TO pg_monitor;
+DO $monitor$
+DECLARE
+    allowed record;
+BEGIN
+    FOR allowed IN SELECT p.action, p.object FROM @extschema@.enrichment_privilege p WHERE p.level = 'monitor' ORDER BY 1, 2 LOOP
+        EXECUTE pg_catalog.format('GRANT %s ON %s @extschema@.%s TO pg_monitor', allowed.action,
+            CASE allowed.action WHEN 'EXECUTE' THEN 'ROUTINE' ELSE 'TABLE' END, allowed.object);
+    END LOOP;
+END
+$monitor$;

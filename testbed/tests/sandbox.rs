@@ -71,14 +71,15 @@ fn the_sandbox_ends_with_its_value() {
 const REGISTRY: &str = r#"
     CREATE SCHEMA "My schema";
     SET search_path = "My schema";
-    CREATE TABLE enrichment_service (name text PRIMARY KEY, url text NOT NULL);
-    INSERT INTO enrichment_service VALUES
+    CREATE TABLE enrichment_service (name text PRIMARY KEY, url text NOT NULL, rules jsonb NOT NULL DEFAULT '{}');
+    INSERT INTO enrichment_service (name, url) VALUES
         ('virustotal', 'https://www.virustotal.com/api/v3/{route}/{key}'),
         ('dshield', 'https://isc.sans.edu/api/ip/{key}?json'),
         ('urlhaus', 'https://urlhaus-api.abuse.ch/v1/host/'),
         ('spur', 'https://api.spur.us/v2/context/{key}'),
         ('hibp', 'https://api.pwnedpasswords.com/range/{key}'),
         ('in-house', 'https://intel.example.org/{key}');
+    UPDATE enrichment_service SET rules = '{"usage": {"url": "https://api.spur.us/status"}}' WHERE name = 'spur';
     CREATE TABLE given (service text, secret text);
     CREATE FUNCTION enrich_set_secret(service text, secret text) RETURNS void
         LANGUAGE sql AS 'INSERT INTO "My schema".given VALUES ($1, $2)';
@@ -104,6 +105,9 @@ fn services_are_pointed_at_the_sandbox_and_at_the_next_one() {
         assert_eq!(here("spur"), "HERE/spur/v2/context/{key}");
         assert_eq!(here("hibp"), "HERE/hibp/range/{key}");
         assert_eq!(here("in-house"), "https://intel.example.org/{key}");
+        let usage = "SELECT rules #>> '{usage,url}' FROM \"My schema\".enrichment_service WHERE name = 'spur'";
+        let usage: String = client.query_one(usage, &[]).unwrap().get(0);
+        assert_eq!(usage.replace(sandbox.base_url(), "HERE"), "HERE/spur/status");
     }
     let given: i64 = client.query_one("SELECT count(*) FROM \"My schema\".given", &[]).unwrap().get(0);
     assert_eq!(given, 6);

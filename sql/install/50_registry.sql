@@ -1,0 +1,44 @@
+-- The registry and the cache: estimates for the planner, changes that are announced, history that is kept.
+
+ALTER FUNCTION enrich_get_many(text, text[]) ROWS 100;
+ALTER FUNCTION enrich_lookup(text, text) ROWS 1;
+ALTER FUNCTION enrich_password(text) ROWS 1;
+ALTER FUNCTION enrich_worker_states() ROWS 10;
+ALTER FUNCTION enrich_live_lookups() ROWS 10;
+
+CREATE FUNCTION enrichment_registry_changed() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM @extschema@.enrich_registry_changed(TG_RELID);
+    RETURN NULL;
+END $$;
+
+CREATE TRIGGER enrichment_registry_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON enrichment_service
+    FOR EACH STATEMENT EXECUTE FUNCTION enrichment_registry_changed();
+
+CREATE FUNCTION enrichment_take_over_builtin() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    -- a row restored from a dump replaces the untouched one that CREATE EXTENSION has just made
+    IF TG_OP = 'INSERT' THEN
+        DELETE FROM @extschema@.enrichment_service s WHERE s.name = NEW.name AND s.builtin;
+    END IF;
+    NEW.builtin := false;
+    RETURN NEW;
+END $$;
+
+CREATE TRIGGER enrichment_take_over_builtin BEFORE INSERT OR UPDATE ON enrichment_service
+    FOR EACH ROW EXECUTE FUNCTION enrichment_take_over_builtin();
+
+-- Runs for each row whose answer changed, so it sets no search_path: every name and operator is pg_catalog's or ours.
+CREATE FUNCTION enrichment_keep_history() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    INSERT INTO @extschema@.enrichment_history (service, cache_key, version, payload, ranges, fetched_at)
+    VALUES (OLD.service, OLD.cache_key, OLD.version, OLD.payload, OLD.ranges, OLD.fetched_at);
+    RETURN NULL;
+END $$;
+
+CREATE TRIGGER enrichment_keep_history AFTER UPDATE OF payload, ranges ON enrichment_cache
+    FOR EACH ROW WHEN (OLD.payload IS NOT NULL
+        AND (OLD.payload IS DISTINCT FROM NEW.payload OR OLD.ranges IS DISTINCT FROM NEW.ranges))
+    EXECUTE FUNCTION enrichment_keep_history();

@@ -1,0 +1,40 @@
+-- What is wrong, and what to do.
+
+CREATE FUNCTION enrich_health(OUT severity text, OUT check_name text, OUT detail text, OUT hint text)
+RETURNS SETOF record LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF NOT @extschema@.enrich_preloaded() THEN
+        RETURN QUERY SELECT 'error', 'preloaded', 'the library is not in shared_preload_libraries, so no worker runs',
+            'Add enrichment_cache to shared_preload_libraries and restart the server.';
+    ELSE
+        RETURN QUERY SELECT CASE WHEN w.pid IS NOT NULL THEN 'ok' ELSE 'error' END, 'worker',
+            CASE WHEN w.pid IS NOT NULL THEN format('process %s is %s', w.pid, w.state)
+                ELSE format('no worker serves this database: %s', coalesce(w.last_error, w.state, 'the launcher does not know it')) END,
+            CASE WHEN w.pid IS NULL THEN 'Look at the server log; check enrichment_cache.databases and max_worker_processes.' END
+        FROM (SELECT 1) one LEFT JOIN @extschema@.enrichment_worker w ON w.database = current_database();
+        RETURN QUERY SELECT 'warning', 'worker step', format('a step fails and is tried again: %s', w.last_error),
+            'Mend the cause; nothing is lost meanwhile, and the worker goes on by itself.'
+        FROM @extschema@.enrichment_worker w
+        WHERE w.database = current_database() AND w.pid IS NOT NULL AND w.last_error IS NOT NULL;
+    END IF;
+    RETURN QUERY SELECT 'warning', 'service ' || l.service, format('paused until %s (%s): %s',
+            to_char(l.paused_until AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"'), l.cause, l.reason),
+            CASE l.cause WHEN 'unauthorized' THEN format('Give the right secret: SELECT enrich_set_secret(%L, ...).', l.service)
+                WHEN 'no_credential' THEN format('Give the secret: SELECT enrich_set_secret(%L, ...).', l.service)
+                ELSE 'It goes on by itself.' END
+        FROM @extschema@.enrichment_lane l WHERE l.paused_until > now() ORDER BY l.service;
+    RETURN QUERY SELECT 'notice', 'service ' || s.name, 'what the provider says of its limits is not asked: usage names another host than the service',
+            'Change the url in the usage of its rules, too.'
+        FROM @extschema@.enrichment_service s
+        WHERE lower(substring(s.rules #>> '{usage,url}' FROM '^https?://([^/?]+)')) <> lower(substring(s.url FROM '^https?://([^/?]+)'))
+        ORDER BY s.name;
+    RETURN QUERY SELECT 'error', 'source ' || s.name, s.last_error, 'Mend the table, or detach the source with enrich_detach().'
+        FROM @extschema@.enrichment_source s WHERE s.last_error IS NOT NULL ORDER BY s.name;
+    RETURN QUERY SELECT 'warning', 'queue ' || q.service, format('%s requests rest after their last attempt', q.dead),
+            'Look at last_error in enrichment_queue; enrich_request() revives a key.'
+        FROM @extschema@.enrichment_queue_status q WHERE q.dead > 0 ORDER BY q.service;
+    RETURN QUERY SELECT 'notice', 'queue ' || q.service, format('%s requests have failed and are tried again, for example %s: %s',
+            count(*), min(q.cache_key), (array_agg(coalesce(q.last_error, q.last_outcome) ORDER BY q.cache_key))[1]), 'It goes on by itself.'
+        FROM @extschema@.enrichment_queue q WHERE q.state = 'waiting' AND q.last_outcome IS NOT NULL
+        GROUP BY q.service ORDER BY q.service;
+END $$;
