@@ -1,3 +1,28 @@
-//! The disk cache of the older programs: its layouts, and what lies in its files.
+//! The disk cache of the older programs: its layouts, which file is whose, and what lies in the files.
 
+pub mod body;
 pub mod layout;
+pub mod recognise;
+#[cfg(test)]
+mod tests;
+
+use sha2::{Digest, Sha256};
+
+/// SHA-256 of a key's text, by which the older programs name files.
+pub fn digest(key: &str) -> [u8; 32] {
+    Sha256::digest(key.as_bytes()).into()
+}
+
+/// Reads 64 hexadecimal digits of either case.
+pub fn parse_digest(text: &str) -> Option<[u8; 32]> {
+    let digits = text.as_bytes();
+    if digits.len() != 64 {
+        return None;
+    }
+    let mut bytes = [0; 32];
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+        let value = |digit: u8| char::from(digit).to_digit(16);
+        *byte = (value(pair[0])? << 4 | value(pair[1])?) as u8;
+    }
+    Some(bytes)
+}
