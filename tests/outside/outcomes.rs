@@ -226,7 +226,8 @@ fn a_refused_credential_stops_its_lane_until_another_is_set() {
 #[test]
 fn a_used_up_balance_is_a_wait_and_no_refused_credential() {
     let base = base("balance");
-    base.run("UPDATE enrichment_service SET max_in_flight = 1 WHERE name = 'spur'");
+    // as if it did not tell how much is left (what it tells is believed: limits/reported.rs)
+    base.run("UPDATE enrichment_service SET max_in_flight = 1, rules = rules - 'usage' WHERE name = 'spur'");
     base.sandbox.set_spur_balance(2);
     let list = (1..=5).map(address).collect::<Vec<_>>().join(",");
     base.run(&format!("SELECT enrich_request_many('spur', '{{{list}}}')"));
