@@ -3,13 +3,14 @@
 pub mod client;
 pub mod clock;
 pub mod config;
+pub mod disk;
 pub mod egress;
 mod failure;
 pub mod pool;
 pub mod secrets;
 mod signals;
 mod trust;
-mod wake;
+pub mod wake;
 
 #[cfg(test)]
 mod client_tests;

@@ -6,7 +6,7 @@
 use std::any::Any;
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -156,7 +156,12 @@ impl Pool {
 
     /// A descriptor that is readable while results wait. It stays the same as long as the pool; only poll it.
     pub fn wake_fd(&self) -> RawFd {
-        self.shared.mailbox.fd()
+        self.wakes().as_raw_fd()
+    }
+
+    /// The same, borrowed.
+    pub fn wakes(&self) -> BorrowedFd<'_> {
+        self.shared.mailbox.as_fd()
     }
 
     /// Jobs that wait or run; a result not yet drained does not count.

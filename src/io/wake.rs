@@ -4,9 +4,32 @@
 //! readable exactly while something waits, however many results come or however often the box is emptied.
 
 use std::io::{self, Read, Write};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use rustix::event::{epoll, poll, PollFd, PollFlags, Timespec};
+
+/// One descriptor to wait on for several boxes.
+pub struct Any(OwnedFd);
+
+impl Any {
+    /// # Errors
+    /// When no file descriptor is left.
+    pub fn of(several: &[BorrowedFd]) -> io::Result<Any> {
+        let all = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        for one in several {
+            epoll::add(&all, one, epoll::EventData::new_u64(0), epoll::EventFlags::IN)?;
+        }
+        Ok(Any(all))
+    }
+
+    /// Readable while one of them is. Those must live as long as this; one that was closed is never readable again.
+    pub fn fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
 
 pub(super) struct Mailbox<T> {
     waiting: Mutex<Vec<T>>,
@@ -42,9 +65,16 @@ impl<T> Mailbox<T> {
         std::mem::take(&mut *waiting)
     }
 
-    /// Readable while something waits. Valid as long as the mailbox; to be polled, never read.
-    pub(super) fn fd(&self) -> RawFd {
-        self.read_end.as_raw_fd()
+    /// Readable while something waits; to be polled, never read.
+    pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.read_end.as_fd()
+    }
+
+    /// Waits until something is there, so long at most.
+    pub(super) fn wait(&self, longest: Duration) {
+        let timeout = Timespec { tv_sec: longest.as_secs() as i64, tv_nsec: i64::from(longest.subsec_nanos()) };
+        // one that is interrupted, which signals do not do here, ends early
+        let _ = poll(&mut [PollFd::new(&self.read_end, PollFlags::IN)], Some(&timeout));
     }
 
     fn lock(&self) -> MutexGuard<'_, Vec<T>> {

@@ -4,95 +4,82 @@
 //! Paths are relative, their parts divided by `/`. No part comes from a key as it is: a key is parsed first (an address, hex
 //! digits) or hashed, so that none can lead out of the tree.
 
+use super::digest;
 use crate::core::key::MAX_KEY;
-use sha2::{Digest, Sha256};
 use std::net::{IpAddr, Ipv4Addr};
-
-/// What a file under a path holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Holds {
-    /// The answer. The file's time of change is the time of observation.
-    Answer,
-    /// `{"timestamp": Unix seconds, "data": answer}`; the time inside counts.
-    Stamped,
-    /// That the provider knows nothing of the key, whatever stands in the file.
-    Nothing,
-}
-
-/// One place where the file of a key may lie.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
-    pub path: String,
-    pub holds: Holds,
-}
 
 /// The folder that says which hashes VirusTotal does not know.
 const UNKNOWN: &str = "virustotal_unknown";
 
-/// The path to which the answer of a key (in its normal form) is written; `known` is whether there is one. `None` where the
-/// layout has no place: that a provider knows nothing is only kept for VirusTotal.
-pub fn written(service: &str, key: &str, known: bool) -> Option<String> {
-    if !is_folder(service) || key.is_empty() || key.len() > MAX_KEY {
-        return None;
-    }
-    match (service, known) {
-        (_, true) => Some(sharded(service, service, key)),
-        ("virustotal", false) => Some(sharded(service, UNKNOWN, key)),
-        (_, false) => None,
-    }
+/// The path to which the answer of a key (in its normal form) is written; `None` for what is no service or key.
+pub fn written(service: &str, key: &str) -> Option<String> {
+    (is_folder(service) && is_key(key)).then(|| sharded(service, service, key))
+}
+
+/// The path and the body of a file that says that the provider was asked and knows nothing of a key. `None` for services of
+/// which no older program keeps that.
+pub fn written_nothing(service: &str, key: &str) -> Option<(String, String)> {
+    let body = match service {
+        "virustotal" => r#"{"error":{"code":"NotFoundError"}}"#.to_owned(),
+        "dshield" => format!(r#"{{"ip":{{"number":"{}"}}}}"#, key.parse::<IpAddr>().ok()?),
+        "urlhaus" => r#"{"tags":""}"#.to_owned(),
+        "spur" => format!(r#"{{"ip":"{}"}}"#, key.parse::<IpAddr>().ok()?),
+        _ => return None,
+    };
+    let folder = if service == "virustotal" { UNKNOWN } else { service };
+    is_key(key).then(|| (sharded(service, folder, key), body))
 }
 
 /// Every path under which a file of this key (in its normal form) may lie, today's first. Where several are there, the one
 /// that was observed last counts, and of two of the same moment the first.
-pub fn tried(service: &str, key: &str) -> Vec<Place> {
-    let mut places = Vec::with_capacity(8);
-    if !is_folder(service) || key.is_empty() || key.len() > MAX_KEY {
-        return places;
+pub fn tried(service: &str, key: &str) -> Vec<String> {
+    let mut paths = Vec::with_capacity(8);
+    if !is_folder(service) || !is_key(key) {
+        return paths;
     }
-    let mut add = |path: String, holds: Holds| {
-        if !places.iter().any(|place: &Place| place.path == path) {
-            places.push(Place { path, holds });
+    let mut add = |path: String| {
+        if !paths.contains(&path) {
+            paths.push(path);
         }
     };
-    let folders = [(service, Holds::Answer), (UNKNOWN, Holds::Nothing)];
-    for (folder, holds) in folders.into_iter().take(if service == "virustotal" { 2 } else { 1 }) {
-        add(sharded(service, folder, key), holds);
-        add(digested(folder, key), holds);
+    for folder in [service, UNKNOWN].into_iter().take(if service == "virustotal" { 2 } else { 1 }) {
+        add(sharded(service, folder, key));
+        add(digested(folder, key));
         if service == "virustotal" && is_hex(key) && key.len() > 2 {
-            add(format!("{folder}/{}/{key}.json", &key[..2]), holds);
+            add(format!("{folder}/{}/{key}.json", &key[..2]));
         }
     }
     match service {
         "dshield" => {
             if let Ok(address) = key.parse::<IpAddr>() {
-                add(format!("dshield/{address}/{address}.json"), Holds::Answer);
-                add(format!("dshield/{}/{address}.json", address.to_string().replace(['.', ':'], "_")), Holds::Answer);
-                add(format!("dshield_{address}.json"), Holds::Stamped);
+                add(format!("dshield/{address}/{address}.json"));
+                add(format!("dshield/{}/{address}.json", address.to_string().replace(['.', ':'], "_")));
+                add(format!("dshield_{address}.json"));
             }
         }
         "urlhaus" => {
             if let Ok(address) = key.parse::<IpAddr>() {
-                add(format!("uh_{address}"), Holds::Answer);
+                add(format!("uh_{address}"));
             }
         }
         "spur" => {
             if let Ok(address) = key.parse::<IpAddr>() {
-                add(format!("spur_{}.json", address.to_string().replace(':', "_")), Holds::Answer);
+                add(format!("spur_{}.json", address.to_string().replace(':', "_")));
             }
         }
         "hibp" if is_hex(key) && key.len() == 5 => {
             let prefix = key.to_ascii_uppercase();
-            add(format!("hibp/{}/{prefix}.json", &prefix[..2]), Holds::Answer);
+            add(format!("hibp/{}/{prefix}.json", &prefix[..2]));
         }
         "virustotal" if is_hex(key) => {
-            add(format!("vt_{key}.json"), Holds::Answer);
+            add(format!("vt_{key}.json"));
             if key.len() == 64 {
-                add(key.to_string(), Holds::Answer);
+                add(key.to_string());
             }
         }
         _ => (),
     }
-    places
+    paths
 }
 
 /// Today's path: by octets, hex pairs or digest, whichever the service has.
@@ -121,15 +108,12 @@ fn sharded(service: &str, folder: &str, key: &str) -> String {
 
 /// The path by the digest of the key, which every service once had and most still have.
 fn digested(folder: &str, key: &str) -> String {
-    let digest = key_digest(key);
+    let digest: String = digest(key).iter().map(|byte| format!("{byte:02x}")).collect();
     format!("{folder}/{}/{digest}.json", &digest[..2])
 }
 
-/// SHA-256 of a key in lower-case hex digits: what names the files of services without a layout of their own.
-pub fn key_digest(key: &str) -> String {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    let digest: [u8; 32] = Sha256::digest(key.as_bytes()).into();
-    digest.iter().flat_map(|byte| [byte >> 4, byte & 15]).map(|digit| char::from(DIGITS[usize::from(digit)])).collect()
+fn is_key(key: &str) -> bool {
+    !key.is_empty() && key.len() <= MAX_KEY
 }
 
 fn is_hex(key: &str) -> bool {
@@ -152,13 +136,9 @@ mod tests {
     // sha256sum of the key
     const OF_8_8_8_8: &str = "838c4c2573848f58e74332341a7ca6bc5cd86a8aec7d644137d53b4d597f10f5";
 
-    fn paths(service: &str, key: &str) -> Vec<String> {
-        tried(service, key).into_iter().map(|place| place.path).collect()
-    }
-
     #[test]
     fn a_path_is_the_one_the_older_programs_read() {
-        let path = |service, key| written(service, key, true).unwrap();
+        let path = |service, key| written(service, key).unwrap();
         assert_eq!(path("dshield", "1.2.3.4"), "dshield/1/2/3/4.json");
         assert_eq!(path("spur", "8.8.8.8"), format!("spur/83/{OF_8_8_8_8}.json"));
         assert_eq!(path("greynoise", "8.8.8.8"), format!("greynoise/83/{OF_8_8_8_8}.json"));
@@ -170,18 +150,20 @@ mod tests {
     }
 
     #[test]
-    fn only_of_virustotal_is_it_kept_that_nothing_is_known() {
-        let unknown = format!("virustotal_unknown/ab/cd/ef/12/{SHA256}.json");
-        assert_eq!(written("virustotal", SHA256, false), Some(unknown.clone()));
-        assert_eq!(written("dshield", "1.2.3.4", false), None);
-        let place = tried("virustotal", SHA256).into_iter().find(|place| place.path == unknown).unwrap();
-        assert_eq!(place.holds, Holds::Nothing);
+    fn that_nothing_is_known_is_kept_where_the_older_programs_look_for_it() {
+        let path = format!("virustotal_unknown/ab/cd/ef/12/{SHA256}.json");
+        assert_eq!(written_nothing("virustotal", SHA256).unwrap().0, path);
+        assert!(tried("virustotal", SHA256).contains(&path));
+        let dshield = ("dshield/1/2/3/4.json".to_owned(), r#"{"ip":{"number":"1.2.3.4"}}"#.to_owned());
+        assert_eq!(written_nothing("dshield", "1.2.3.4"), Some(dshield));
+        assert_eq!(written_nothing("dshield", "no \" address"), None);
+        assert_eq!(written_nothing("greynoise", "1.2.3.4"), None);
     }
 
     #[test]
     fn every_layout_is_tried_todays_first() {
         assert_eq!(
-            paths("dshield", "8.8.8.8"),
+            tried("dshield", "8.8.8.8"),
             [
                 "dshield/8/8/8/8.json".to_string(),
                 format!("dshield/83/{OF_8_8_8_8}.json"),
@@ -190,21 +172,19 @@ mod tests {
                 "dshield_8.8.8.8.json".to_string(),
             ]
         );
-        assert_eq!(paths("urlhaus", "8.8.8.8"), [format!("urlhaus/83/{OF_8_8_8_8}.json"), "uh_8.8.8.8".to_string()]);
-        assert!(paths("spur", "2001:db8::1").contains(&"spur_2001_db8__1.json".to_string()));
-        assert!(paths("hibp", "5BAA6").contains(&"hibp/5B/5BAA6.json".to_string()));
-        let hash = paths("virustotal", SHA256);
+        assert_eq!(tried("urlhaus", "8.8.8.8"), [format!("urlhaus/83/{OF_8_8_8_8}.json"), "uh_8.8.8.8".to_string()]);
+        assert!(tried("spur", "2001:db8::1").contains(&"spur_2001_db8__1.json".to_string()));
+        assert!(tried("hibp", "5BAA6").contains(&"hibp/5B/5BAA6.json".to_string()));
+        let hash = tried("virustotal", SHA256);
         for path in [format!("virustotal/ab/{SHA256}.json"), SHA256.to_string(), format!("vt_{SHA256}.json")] {
             assert!(hash.contains(&path), "{path} in {hash:?}");
         }
-        let stamped = tried("dshield", "8.8.8.8").pop().unwrap();
-        assert_eq!(stamped.holds, Holds::Stamped);
     }
 
     #[test]
     fn what_is_no_name_of_a_service_has_no_path() {
         for service in ["", "..", "a/b", "A", "9a", "a.b"] {
-            assert_eq!(written(service, "1.2.3.4", true), None, "{service}");
+            assert_eq!(written(service, "1.2.3.4"), None, "{service}");
             assert!(tried(service, "1.2.3.4").is_empty(), "{service}");
         }
     }
@@ -212,8 +192,7 @@ mod tests {
     proptest! {
         #[test]
         fn no_key_leads_out_of_the_tree(service in "[a-z][a-z_]{0,8}|dshield|urlhaus|spur|hibp|virustotal", key in "\\PC{1,40}|(\\.\\./){1,5}etc|/.*|[0-9a-f./:]{1,64}") {
-            let all = tried(&service, &key).into_iter().map(|place| place.path);
-            for path in all.chain(written(&service, &key, true)) {
+            for path in tried(&service, &key).into_iter().chain(written(&service, &key)) {
                 prop_assert!(path.split('/').all(|part| !part.is_empty() && !part.starts_with('.')), "{path}");
                 prop_assert!(path.is_ascii() && !path.contains('\0'), "{path}");
             }
@@ -222,8 +201,7 @@ mod tests {
         #[test]
         fn what_is_written_is_the_first_that_is_tried(key in "[0-9a-f]{64}|[0-9]{1,3}\\.1\\.2\\.3|[0-9A-F]{5}|[a-z.]{1,20}") {
             for service in ["dshield", "urlhaus", "spur", "hibp", "virustotal", "other"] {
-                let first = tried(service, &key).into_iter().next().map(|place| place.path);
-                prop_assert_eq!(first, written(service, &key, true));
+                prop_assert_eq!(tried(service, &key).into_iter().next(), written(service, &key));
             }
         }
     }

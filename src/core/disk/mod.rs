@@ -4,7 +4,8 @@ pub mod body;
 pub mod layout;
 pub mod recognise;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
+pub mod written;
 
 use sha2::{Digest, Sha256};
 

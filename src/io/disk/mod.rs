@@ -1,0 +1,12 @@
+//! The files of the disk cache that older programs read and write too: looking a key up, and putting answers there.
+
+mod look;
+mod scribe;
+mod tree;
+
+#[cfg(test)]
+mod tests;
+
+pub use look::{look, Look, Lying};
+pub use scribe::{Report, Scribe, Task, Written};
+pub use tree::{Flush, Tree, Trouble};
