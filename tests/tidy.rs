@@ -297,7 +297,8 @@ fn sql_objects() -> BTreeSet<(&'static str, String)> {
 fn every_table_view_and_function_has_a_comment() {
     let objects = sql_objects();
     assert!(objects.len() > 60 && objects.contains(&("FUNCTION", "enrich_get".to_string())), "{objects:?}");
-    let comments = read(root().join("sql/install/80_comments.sql"));
+    let install = files().into_iter().filter(|(name, _)| name.starts_with("sql/install/"));
+    let comments: String = install.map(|(_, path)| read(path)).collect();
     let commented = |(kind, name): &(&str, String)| {
         ["", "@extschema@."].iter().any(|schema| {
             let begin = format!("COMMENT ON {kind} {schema}{name}");
@@ -305,7 +306,7 @@ fn every_table_view_and_function_has_a_comment() {
         })
     };
     let missing = objects.iter().filter(|object| !commented(object));
-    none("no COMMENT ON in 80_comments.sql", missing.map(|(kind, name)| format!("{kind} {name}")));
+    none("no COMMENT ON in sql/install", missing.map(|(kind, name)| format!("{kind} {name}")));
 }
 
 /// Name and version of each dependency in a manifest; those by path have none.

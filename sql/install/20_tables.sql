@@ -159,6 +159,9 @@ CREATE TABLE enrichment_cache_stats (
     total_entries      bigint,
     expired_entries    bigint,
     touches_dropped    bigint NOT NULL DEFAULT 0,
+    disk_hits          bigint NOT NULL DEFAULT 0,
+    disk_adopted       bigint NOT NULL DEFAULT 0,
+    disk_written       bigint NOT NULL DEFAULT 0,
     PRIMARY KEY (service, day)
 ) WITH (fillfactor = 50);
 

@@ -405,13 +405,19 @@ SELECT coalesce(s.name, d.service) AS service,
     coalesce(d.api_failures, 0::bigint) AS api_failures,
     d.avg_api_latency_ms, d.max_api_latency_ms,
     n.total_entries, n.expired_entries,
-    coalesce(d.touches_dropped, 0::bigint) + coalesce(l.touches_dropped, 0::bigint) AS touches_dropped
+    coalesce(d.touches_dropped, 0::bigint) + coalesce(l.touches_dropped, 0::bigint) AS touches_dropped,
+    coalesce(d.disk_hits, 0::bigint) + coalesce(l.disk_hits, 0::bigint) AS disk_hits,
+    coalesce(d.disk_adopted, 0::bigint) AS disk_adopted,
+    coalesce(d.disk_written, 0::bigint) AS disk_written
 FROM @extschema@.enrichment_service s
 FULL JOIN (
     SELECT t.service,
         pg_catalog.sum(t.cache_hits)::bigint AS cache_hits,
         pg_catalog.sum(t.cache_misses)::bigint AS cache_misses,
         pg_catalog.sum(t.touches_dropped)::bigint AS touches_dropped,
+        pg_catalog.sum(t.disk_hits)::bigint AS disk_hits,
+        pg_catalog.sum(t.disk_adopted)::bigint AS disk_adopted,
+        pg_catalog.sum(t.disk_written)::bigint AS disk_written,
         pg_catalog.sum(t.cache_stores)::bigint AS cache_stores,
         pg_catalog.sum(t.api_calls)::bigint AS api_calls,
         pg_catalog.sum(t.api_failures)::bigint AS api_failures,

@@ -28,6 +28,7 @@ BEGIN
         FROM @extschema@.enrichment_service s
         WHERE lower(substring(s.rules #>> '{usage,url}' FROM '^https?://([^/?]+)')) <> lower(substring(s.url FROM '^https?://([^/?]+)'))
         ORDER BY s.name;
+    RETURN QUERY SELECT d.severity, d.check_name, d.detail, d.hint FROM @extschema@.enrich_disk_health() d;
     RETURN QUERY SELECT 'error', 'source ' || s.name, s.last_error, 'Mend the table, or detach the source with enrich_detach().'
         FROM @extschema@.enrichment_source s WHERE s.last_error IS NOT NULL ORDER BY s.name;
     RETURN QUERY SELECT 'warning', 'queue ' || q.service, format('%s requests rest after their last attempt', q.dead),

@@ -141,6 +141,12 @@ COMMENT ON COLUMN @extschema@.enrichment_cache_stats.total_entries IS 'Rows of t
 COMMENT ON COLUMN @extschema@.enrichment_cache_stats.expired_entries IS 'Those of them past expiry. NULL: not counted.';
 COMMENT ON COLUMN @extschema@.enrichment_cache_stats.touches_dropped IS
     'Look-ups that are in cache_hits but in no hit_count, because too many came at once. They are of the whole database, kept with one of its services.';
+COMMENT ON COLUMN @extschema@.enrichment_cache_stats.disk_hits IS
+    'Of cache_misses those that a file of the disk cache answered.';
+COMMENT ON COLUMN @extschema@.enrichment_cache_stats.disk_adopted IS
+    'Answers that the worker took over from files of the disk cache. They are no calls.';
+COMMENT ON COLUMN @extschema@.enrichment_cache_stats.disk_written IS
+    'Files of the disk cache that the worker wrote (disk_cache_mode = write_through).';
 
 COMMENT ON TABLE @extschema@.enrichment_privilege IS
     'What each level of enrich_grant is given; a level has what the one before it has. monitor is for pg_monitor.';
@@ -331,6 +337,9 @@ COMMENT ON COLUMN @extschema@.enrichment_stat.max_api_latency_ms IS 'Millisecond
 COMMENT ON COLUMN @extschema@.enrichment_stat.total_entries IS 'Rows of the cache when last counted. NULL: not counted yet.';
 COMMENT ON COLUMN @extschema@.enrichment_stat.expired_entries IS 'Those of them past expiry. NULL: not counted yet.';
 COMMENT ON COLUMN @extschema@.enrichment_stat.touches_dropped IS 'As enrichment_cache_stats.touches_dropped.';
+COMMENT ON COLUMN @extschema@.enrichment_stat.disk_hits IS 'Of cache_misses those that a file of the disk cache answered.';
+COMMENT ON COLUMN @extschema@.enrichment_stat.disk_adopted IS 'As enrichment_cache_stats.disk_adopted.';
+COMMENT ON COLUMN @extschema@.enrichment_stat.disk_written IS 'As enrichment_cache_stats.disk_written.';
 
 COMMENT ON VIEW @extschema@.enrichment_worker IS
     'The workers of the cluster, one row per database.';

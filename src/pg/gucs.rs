@@ -19,6 +19,22 @@ static CLEANUP_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(3600);
 static STATS_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(300);
 static SWEEP_INTERVAL: GucSetting<i32> = GucSetting::<i32>::new(300);
 
+static DISK_CACHE_DIR: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
+static DISK_CACHE_MODE: GucSetting<DiskMode> = GucSetting::<DiskMode>::new(DiskMode::Off);
+
+/// What is done with the files of the disk cache.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, pgrx::PostgresGucEnum)]
+pub enum DiskMode {
+    #[name = c"off"]
+    Off,
+    /// What the table lacks is read from files, and taken over into the table.
+    #[name = c"read"]
+    Read,
+    /// As `Read`, and what is stored is written into files too.
+    #[name = c"write_through"]
+    WriteThrough,
+}
+
 static MEMO_SIZE: GucSetting<i32> = GucSetting::<i32>::new(256 * 1024);
 static TRACK_LOOKUPS: GucSetting<bool> = GucSetting::<bool>::new(true);
 
@@ -95,6 +111,20 @@ pub fn init(preloading: bool) {
         0,
         604_800,
         GucFlags::UNIT_S,
+    );
+    text(
+        c"enrichment_cache.disk_cache_dir",
+        c"Directory of the disk cache that older programs read and write (an absolute path).",
+        &DISK_CACHE_DIR,
+        GucFlags::SUPERUSER_ONLY,
+    );
+    GucRegistry::define_enum_guc(
+        c"enrichment_cache.disk_cache_mode",
+        c"Whether files of the disk cache are read where the table has no answer, and written with what is stored.",
+        c"off: not at all. read: what the table lacks is answered from files and taken over. write_through: what is stored is written into files too.",
+        &DISK_CACHE_MODE,
+        GucContext::Sighup,
+        GucFlags::empty(),
     );
     GucRegistry::define_int_guc(
         c"enrichment_cache.memo_size",
@@ -196,6 +226,20 @@ pub fn http_proxy() -> Option<String> {
 
 pub fn secrets_dir() -> Option<PathBuf> {
     string(&SECRETS_DIR).map(PathBuf::from)
+}
+
+pub fn disk_cache_mode() -> DiskMode {
+    DISK_CACHE_MODE.get()
+}
+
+/// Whether the table's misses are looked for in files.
+#[inline]
+pub fn reads_files() -> bool {
+    DISK_CACHE_MODE.get() != DiskMode::Off
+}
+
+pub fn disk_cache_dir() -> Option<PathBuf> {
+    string(&DISK_CACHE_DIR).map(PathBuf::from)
 }
 
 /// Bytes that one call site may use to remember answers.

@@ -4,6 +4,7 @@ use pgrx::prelude::*;
 
 mod budgets;
 mod convert;
+mod disk;
 mod error;
 mod functions;
 mod gucs;
@@ -40,6 +41,7 @@ pub extern "C-unwind" fn _PG_init() {
         shmem::init();
         budgets::init();
         tally::init();
+        disk::init();
         worker::init();
     }
 }

@@ -103,7 +103,8 @@ fn with_bytes<T>(value: Datum, work: impl FnOnce(&[u8]) -> T) -> T {
     }
 }
 
-fn jsonb(text: String) -> Datum {
+/// A `jsonb` value of a JSON text, in the current memory context.
+pub fn jsonb(text: String) -> Datum {
     let text = CString::new(text).unwrap_or_default();
     // SAFETY: a text of ours without a null character, that outlives the call.
     let value = unsafe { pgrx::direct_function_call_as_datum(pg_sys::jsonb_in, &[Some(Datum::from(text.as_ptr()))]) };

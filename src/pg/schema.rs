@@ -29,7 +29,12 @@ extension_sql_file!(
 extension_sql_file!("../../sql/install/52_sources.sql", name = "sources", requires = ["registry", enrich_wake]);
 extension_sql_file!("../../sql/install/53_refresh.sql", name = "refresh", requires = ["sources", enrich_preloaded]);
 extension_sql_file!("../../sql/install/54_explain.sql", name = "explain", requires = ["refresh", enrich_ineligible]);
-extension_sql_file!("../../sql/install/55_health.sql", name = "health", requires = ["explain", enrich_preloaded]);
+extension_sql_file!(
+    "../../sql/install/58_disk.sql",
+    name = "disk",
+    requires = ["explain", enrich_disk_state, enrich_export_batch]
+);
+extension_sql_file!("../../sql/install/55_health.sql", name = "health", requires = ["disk", enrich_preloaded]);
 extension_sql_file!("../../sql/install/70_privileges.sql", name = "privileges", requires = ["health"]);
 extension_sql_file!("../../sql/install/80_comments.sql", name = "comments", requires = ["privileges"]);
 extension_sql_file!("../../sql/install/90_grants.sql", name = "grants", finalize);

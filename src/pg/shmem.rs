@@ -26,7 +26,7 @@ pub struct Text<const N: usize> {
 }
 
 impl<const N: usize> Text<N> {
-    const EMPTY: Self = Text { length: 0, bytes: [0; N] };
+    pub const EMPTY: Self = Text { length: 0, bytes: [0; N] };
 
     pub fn new(text: &str) -> Self {
         let mut end = text.len().min(N);

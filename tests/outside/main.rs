@@ -6,6 +6,7 @@ mod databases;
 mod ddl;
 mod demo;
 mod differential;
+mod dual;
 mod dump;
 mod fetch;
 mod health;

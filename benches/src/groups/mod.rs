@@ -3,6 +3,7 @@
 mod bloat;
 mod bookkeeping;
 mod cleanup;
+mod disk_latency;
 mod fetch;
 mod fetch_bare;
 mod hibp;
@@ -95,6 +96,12 @@ pub const ALL: &[Group] = &[
     group("store", "Storing", Needs::Store, store::measure),
     group("cleanup", "Cleanup, and a reader beside it", Needs::Store, cleanup::measure),
     group("fetch", "Fetching", Needs::Nothing, fetch::measure),
+    group(
+        "disk-latency",
+        "Single look-ups, from the database and from files of a disk cache",
+        Needs::Nothing,
+        disk_latency::measure,
+    ),
     group("bloat", "Twenty cycles of expiry and refill", Needs::Store, bloat::measure),
     Group {
         ordinary: false,

@@ -77,11 +77,17 @@ fn enrich_registry_changed(registry_table: pg_sys::Oid) {
 #[pg_extern(volatile)]
 fn enrich_live_lookups() -> TableIterator<
     'static,
-    (name!(service, String), name!(cache_hits, i64), name!(cache_misses, i64), name!(touches_dropped, i64)),
+    (
+        name!(service, String),
+        name!(cache_hits, i64),
+        name!(cache_misses, i64),
+        name!(touches_dropped, i64),
+        name!(disk_hits, i64),
+    ),
 > {
-    let rows = tally::unfolded();
+    let rows = tally::unfolded().into_iter();
     TableIterator::new(
-        rows.into_iter().map(|one| (one.service, one.hits as i64, one.misses as i64, one.dropped as i64)),
+        rows.map(|one| (one.service, one.hits as i64, one.misses as i64, one.dropped as i64, one.files as i64)),
     )
 }
 

@@ -7,9 +7,9 @@ use crate::core::service::Service;
 use crate::core::{ttl as life, Micros};
 use crate::pg::convert::{positive_length, to_micros, transaction_start, RawJsonb};
 use crate::pg::error::Answer;
-use crate::pg::ranges;
 use crate::pg::store::cache::{self as rows, Incoming, Payload};
 use crate::pg::store::registry;
+use crate::pg::{disk, ranges};
 use pgrx::datum::{Array, Interval, TimestampWithTimeZone};
 use pgrx::prelude::*;
 
@@ -64,6 +64,9 @@ fn enrich_store(
 /// Stores one entry; an older observation than the row's leaves the row as it is and returns its version.
 pub fn store_one(service: &Service, entry: Incoming, payload: Payload) -> Answer<i64> {
     let key = entry.key.clone();
+    if matches!(entry.status, "success" | "not_found") {
+        disk::note(&service.name, vec![key.clone()])?;
+    }
     match rows::store_one(&service.name, entry, payload)? {
         Some(version) => Ok(version),
         None => Ok(rows::locked_version(&service.name, &key)?.unwrap_or(0)),
@@ -107,6 +110,7 @@ fn enrich_store_many(
     batch.reverse();
     batch.sort_by(|(one, _), (other, _)| one.key.cmp(&other.key));
     batch.dedup_by(|(later, _), (first, _)| later.key == first.key);
+    disk::note(&service.name, batch.iter().map(|(entry, _)| entry.key.clone()).collect())?;
     Ok(rows::store(&service.name, batch)? as i64)
 }
 
@@ -154,6 +158,9 @@ fn enrich_invalidate(
     let service = registry::service(given(service, "service")?)?;
     let hard = given(hard, "hard")?;
     let key = key.map(|key| key_to_write(&service, key)).transpose()?;
+    if hard {
+        disk::note_all(&service.name, key.as_ref().map(|key| key.text.as_str()))?;
+    }
     Ok(rows::invalidate(&service.name, key.as_ref().map(|key| key.text.as_str()), hard)?)
 }
 

@@ -11,7 +11,7 @@ use crate::pg::probe;
 use crate::pg::shmem::{self, Stage, State, Text, Waiting};
 use crate::pg::store::cache::Entry;
 use crate::pg::store::registry;
-use crate::pg::{gucs, wake};
+use crate::pg::{disk, gucs, wake};
 use pgrx::datum::Interval;
 use pgrx::prelude::*;
 
@@ -46,7 +46,11 @@ fn latest(service: &Service, key: &Key) -> Result<Option<Entry>, Error> {
     let entry = probe::entry::entry(&service.name, &key.text);
     // SAFETY: as above.
     unsafe { pg_sys::PopActiveSnapshot() };
-    entry
+    let entry = entry?;
+    Ok(match disk::newer(service, &key.text, entry.as_ref())? {
+        Some(lying) => Some(disk::entry(&lying)),
+        None => entry,
+    })
 }
 
 /// A place among the waiting sessions, given back whatever happens.

@@ -5,10 +5,10 @@ use crate::core::key::Key;
 use crate::core::service::Service;
 use crate::core::Micros;
 use crate::pg::convert::{to_timestamp, transaction_start, RawJsonb};
-use crate::pg::probe;
 use crate::pg::store::cache::Entry;
 use crate::pg::store::queue::{self, Waiting};
 use crate::pg::store::registry;
+use crate::pg::{disk, probe};
 use pgrx::datum::{Interval, TimestampWithTimeZone};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
@@ -19,17 +19,29 @@ pub struct Found {
     pub state: &'static str,
     pub entry: Option<Entry>,
     pub waiting: Option<Waiting>,
+    /// Whether the entry was read from a file of the disk cache.
+    pub in_file: bool,
 }
 
 /// Looks one key up with its reason.
 pub fn find(service: &Service, raw: &str) -> Result<Found, crate::core::error::Error> {
     let Some(key) = key_to_read(service, raw) else {
-        return Ok(Found { key: crate::core::key::shown(raw), state: "ineligible", entry: None, waiting: None });
+        return Ok(Found {
+            key: crate::core::key::shown(raw),
+            state: "ineligible",
+            entry: None,
+            waiting: None,
+            in_file: false,
+        });
     };
-    let entry = probe::entry::entry(&service.name, &key.text)?;
+    let mut entry = probe::entry::entry(&service.name, &key.text)?;
+    let lying = disk::newer(service, &key.text, entry.as_ref())?;
+    if let Some(lying) = &lying {
+        entry = Some(disk::entry(lying));
+    }
     let waiting = queue::waiting(&service.name, &key.text)?;
     let state = state(&key, entry.as_ref(), waiting.as_ref(), transaction_start());
-    Ok(Found { key: key.text, state, entry, waiting })
+    Ok(Found { key: key.text, state, entry, waiting, in_file: lying.is_some() })
 }
 
 fn state(key: &Key, entry: Option<&Entry>, waiting: Option<&Waiting>, now: Micros) -> &'static str {
@@ -46,7 +58,7 @@ fn state(key: &Key, entry: Option<&Entry>, waiting: Option<&Waiting>, now: Micro
     }
 }
 
-/// One row about a key: state is hit, stale, not_found, error, queued, miss or ineligible.
+/// One row about a key, and whether it stands in the database or in a file of the disk cache (`source`): state is hit, stale, not_found, error, queued, miss or ineligible.
 ///
 /// # Errors
 /// 42704 for an unknown service.
@@ -70,12 +82,13 @@ fn enrich_lookup(
             name!(version, Option<i64>),
             name!(error_message, Option<String>),
             name!(next_attempt_at, Option<TimestampWithTimeZone>),
+            name!(source, Option<String>),
         ),
     >,
     ErrorReport,
 > {
     let service = registry::service(service)?;
-    let Found { key, state, entry, waiting } = find(&service, key)?;
+    let Found { key, state, entry, waiting, in_file } = find(&service, key)?;
     let now = transaction_start();
     let error = entry
         .as_ref()
@@ -90,9 +103,10 @@ fn enrich_lookup(
         entry.map(|entry| to_timestamp(entry.fetched_at)),
         entry.map(|entry| to_timestamp(entry.expires_at)),
         entry.map(|entry| Interval::from_micros(now - entry.fetched_at)),
-        entry.map(|entry| entry.hit_count),
-        entry.map(|entry| entry.version),
+        entry.filter(|_| !in_file).map(|entry| entry.hit_count),
+        entry.filter(|_| !in_file).map(|entry| entry.version),
         error,
         waiting.filter(|waiting| waiting.state != "dead").map(|waiting| to_timestamp(waiting.next_attempt_at)),
+        entry.map(|_| if in_file { "disk" } else { "database" }.to_string()),
     )))
 }

@@ -2,6 +2,7 @@
 
 mod admin;
 mod cache;
+mod disk;
 mod fetch;
 mod get;
 mod hibp;

@@ -4,9 +4,9 @@ use crate::core::hash::hibp_split;
 use crate::core::Micros;
 use crate::pg::convert::transaction_start;
 use crate::pg::error::Answer;
-use crate::pg::probe;
 use crate::pg::store::{cache, queue, registry};
 use crate::pg::wake;
+use crate::pg::{disk, probe};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
@@ -27,7 +27,11 @@ fn enrich_password(
     let service = registry::service("hibp")?;
     let (prefix, suffix) = hibp_split(password.as_bytes());
     let now: Micros = transaction_start();
-    let entry = probe::entry::entry(&service.name, &prefix)?;
+    let mut entry = probe::entry::entry(&service.name, &prefix)?;
+    let lying = disk::newer(&service, &prefix, entry.as_ref())?;
+    if let Some(lying) = &lying {
+        entry = Some(disk::entry(lying));
+    }
     let fresh = entry.as_ref().is_some_and(|entry| entry.fresh(now));
     let mut status = if fresh { "fresh" } else { "stale" };
     if !fresh {
@@ -37,7 +41,10 @@ fn enrich_password(
         }
         status = "stale";
     }
-    let count = cache::breaches(&prefix, &suffix)?;
+    let count = match &lying {
+        Some(lying) => disk::breaches(lying, &suffix),
+        None => cache::breaches(&prefix, &suffix)?,
+    };
     Ok(TableIterator::once((Some(count > 0), Some(count), status.to_string())))
 }
 

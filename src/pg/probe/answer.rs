@@ -6,10 +6,9 @@ use super::target::Column;
 use crate::core::error::Error;
 use crate::core::service::Service;
 use crate::pg::convert::RawJsonb;
-use crate::pg::lone;
-use crate::pg::ranges;
 use crate::pg::store::cache;
 use crate::pg::tally;
+use crate::pg::{disk, gucs, lone, ranges};
 use pgrx::datum::{Interval, IntoDatum};
 use pgrx::pg_sys;
 
@@ -19,6 +18,8 @@ pub trait Taker {
     fn take(&mut self, payload: Option<&[u8]>, row: Option<Row>, hit: bool) -> Option<pg_sys::Datum>;
     /// An answer that SQL gave, already in the caller's memory.
     fn pass(&mut self, hit: bool);
+    /// An answer that a file of the disk cache gave, already in the caller's memory.
+    fn file(&mut self, payload: Option<pg_sys::Datum>) -> Option<pg_sys::Datum>;
 }
 
 /// Takes one answer, without remembering it.
@@ -38,6 +39,11 @@ impl Taker for Once {
     fn pass(&mut self, hit: bool) {
         self.counter.count(hit);
     }
+
+    fn file(&mut self, payload: Option<pg_sys::Datum>) -> Option<pg_sys::Datum> {
+        self.counter.count_file();
+        payload
+    }
 }
 
 /// The payload of a key in its normal form, if it is fresh or expired by no more than `grace`.
@@ -45,6 +51,42 @@ impl Taker for Once {
 /// # Errors
 /// What the look-up raises.
 pub fn fresh(
+    service: &Service,
+    key: &str,
+    taker: &mut impl Taker,
+    grace: Option<Interval>,
+) -> Result<Option<pg_sys::Datum>, Error> {
+    if gucs::reads_files() {
+        return with_files(service, key, taker, grace);
+    }
+    in_table(service, key, taker, grace)
+}
+
+/// As [`fresh`], with the files of the disk cache for what the table has no fresh answer to.
+fn with_files(
+    service: &Service,
+    key: &str,
+    taker: &mut impl Taker,
+    grace: Option<Interval>,
+) -> Result<Option<pg_sys::Datum>, Error> {
+    let (mut answer, mut missed) = (None, false);
+    let found = super::find(&service.name, key, |row| {
+        match row.filter(|row| row.datum(Column::ExpiresAt).is_some_and(|at| is_fresh(at, None))) {
+            Some(row) => answer = taken(Some(row), taker, None),
+            None => missed = true,
+        }
+    })?;
+    if found.is_some() && !missed {
+        return Ok(answer);
+    }
+    let known = super::entry::entry(&service.name, key)?;
+    match disk::instead(service, key, known.as_ref(), grace)? {
+        Some(lying) => Ok(taker.file(disk::payload(&lying))),
+        None => in_table(service, key, taker, grace),
+    }
+}
+
+fn in_table(
     service: &Service,
     key: &str,
     taker: &mut impl Taker,
@@ -112,6 +154,12 @@ unsafe fn varlena<'a>(datum: pg_sys::Datum) -> &'a [u8] {
         let start = datum.cast_mut_ptr::<pg_sys::varlena>();
         core::slice::from_raw_parts(start.cast(), pgrx::varsize_any(start))
     }
+}
+
+/// The bytes of a value of ours, as it lies in the caller's memory.
+pub fn bytes_of<'a>(value: pg_sys::Datum) -> &'a [u8] {
+    // SAFETY: a varlena that lives as long as the call.
+    unsafe { varlena(value) }
 }
 
 /// A varlena of a row, copied into the caller's memory.

@@ -189,7 +189,11 @@ pub fn get(fcinfo: pg_sys::FunctionCallInfo, service: &str, key: Given) -> Resul
     let limit = gucs::memo_size();
     if limit > 0 {
         if let Some((found, hit)) = site.memo.get(site.last as u32, key.bytes()) {
-            known.counter.count(hit);
+            match found {
+                // an answer without a row came from a file
+                Some(_) if !hit => known.counter.count_file(),
+                _ => known.counter.count(hit),
+            }
             known.habit.came_again();
             return Ok(found);
         }
@@ -205,9 +209,13 @@ pub fn get(fcinfo: pg_sys::FunctionCallInfo, service: &str, key: Given) -> Resul
             }
         }
         if site.memo.is_complete(site.last as u32) {
-            let (found, hit) = site.memo.get(site.last as u32, normal.as_bytes()).unwrap_or((None, false));
-            known.counter.count(hit);
-            return Ok(found);
+            let found = site.memo.get(site.last as u32, normal.as_bytes());
+            // what the table lacks may lie in a file
+            if found.is_some() || !gucs::reads_files() {
+                let (found, hit) = found.unwrap_or((None, false));
+                known.counter.count(hit);
+                return Ok(found);
+            }
         }
     }
     let at = (site.last as u32, key.bytes());
@@ -259,6 +267,17 @@ impl answer::Taker for Keep<'_> {
 
     fn pass(&mut self, hit: bool) {
         self.counter.count(hit);
+    }
+
+    fn file(&mut self, payload: Option<pg_sys::Datum>) -> Option<pg_sys::Datum> {
+        self.counter.count_file();
+        let bytes = payload.map(answer::bytes_of);
+        if self.limit > 0 {
+            if let Some(kept) = self.memo.put(self.at, bytes, None, self.limit) {
+                return kept;
+            }
+        }
+        payload
     }
 }
 

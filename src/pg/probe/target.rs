@@ -121,6 +121,28 @@ pub fn current() -> Result<Option<Target>, Error> {
     Ok(known.filter(|target| !audited && may_read(target.heap)))
 }
 
+/// Whether row security may keep rows of the table from this user.
+///
+/// # Errors
+/// As [`current`].
+pub fn hides_rows() -> Result<bool, Error> {
+    if current()?.is_some() {
+        return Ok(false);
+    }
+    let namespace = store::namespace()?;
+    // SAFETY: catalogue look-ups; the relation is locked while it is looked at.
+    unsafe {
+        let oid = pg_sys::get_relname_relid(c"enrichment_cache".as_ptr(), namespace);
+        let heap = pg_sys::try_relation_open(oid, pg_sys::AccessShareLock as i32);
+        if heap.is_null() {
+            return Ok(true);
+        }
+        let hides = (*(*heap).rd_rel).relrowsecurity;
+        pg_sys::relation_close(heap, pg_sys::AccessShareLock as i32);
+        Ok(hides)
+    }
+}
+
 /// Whether this user may read all of the table; if only some columns, SQL knows better.
 fn may_read(heap: pg_sys::Oid) -> bool {
     let user = lone::user();

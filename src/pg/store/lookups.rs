@@ -7,18 +7,19 @@ use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys::BuiltinOid::*;
 
 static COUNT: Statement = Statement {
-    sql: "INSERT INTO @extschema@.enrichment_cache_stats AS s (service, day, cache_hits, cache_misses, touches_dropped)
-        VALUES ($1, (pg_catalog.now() AT TIME ZONE 'UTC')::date, $2, $3, $4)
+    sql: "INSERT INTO @extschema@.enrichment_cache_stats AS s (service, day, cache_hits, cache_misses, touches_dropped, disk_hits)
+        VALUES ($1, (pg_catalog.now() AT TIME ZONE 'UTC')::date, $2, $3, $4, $5)
         ON CONFLICT (service, day) DO UPDATE SET
             cache_hits = s.cache_hits + EXCLUDED.cache_hits,
             cache_misses = s.cache_misses + EXCLUDED.cache_misses,
-            touches_dropped = s.touches_dropped + EXCLUDED.touches_dropped",
-    args: &[TEXTOID, INT8OID, INT8OID, INT8OID],
+            touches_dropped = s.touches_dropped + EXCLUDED.touches_dropped,
+            disk_hits = s.disk_hits + EXCLUDED.disk_hits",
+    args: &[TEXTOID, INT8OID, INT8OID, INT8OID, INT8OID],
 };
 
-/// Adds to the figures of the current UTC day.
-pub fn count(service: &str, hits: i64, misses: i64, dropped: i64) -> Result<(), Error> {
-    let args = [Arg::of(service), Arg::of(hits), Arg::of(misses), Arg::of(dropped)];
+/// Adds to the figures of the current UTC day: hits, misses, dropped touches, misses that files answered.
+pub fn count(service: &str, [hits, misses, dropped, files]: [i64; 4]) -> Result<(), Error> {
+    let args = [Arg::of(service), Arg::of(hits), Arg::of(misses), Arg::of(dropped), Arg::of(files)];
     spi::run(&COUNT, &args, Mode::Write, |_| {})?;
     Ok(())
 }

@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use std::rc::Rc;
 
 pub mod cache;
+pub mod files;
 pub mod indicators;
 pub mod lanes;
 pub mod lookups;

@@ -38,8 +38,10 @@ struct Place {
     hits: AtomicU64,
     misses: AtomicU64,
     dropped: AtomicU64,
+    /// Of the misses those that a file of the disk cache answered.
+    files: AtomicU64,
     /// What of these the worker has written.
-    folded: [AtomicU64; 3],
+    folded: [AtomicU64; 4],
     name: std::cell::UnsafeCell<Text<64>>,
 }
 
@@ -105,13 +107,14 @@ pub struct Counter {
     place: Option<usize>,
     hits: u32,
     misses: u32,
+    files: u32,
 }
 
 impl Counter {
     /// The counter of a service of this database; one that counts nothing when look-ups are not tracked.
     pub fn of(service: &str) -> Self {
         let place = (gucs::track_lookups() && area().is_some()).then(|| place_of(service));
-        Counter { place, hits: 0, misses: 0 }
+        Counter { place, hits: 0, misses: 0, files: 0 }
     }
 
     #[inline]
@@ -126,13 +129,27 @@ impl Counter {
         }
     }
 
+    /// Counts a miss that a file answered.
+    pub fn count_file(&mut self) {
+        self.files += 1;
+        self.count(false);
+    }
+
+    /// Says of a miss that was counted that a file answered it.
+    pub fn file_answered(&mut self) {
+        self.files += 1;
+    }
+
     fn add(&mut self) {
         if let (Some(at), Some(area)) = (self.place, area()) {
             let place = area.places.get(at).unwrap_or(&area.rest);
             place.hits.fetch_add(self.hits.into(), Relaxed);
             place.misses.fetch_add(self.misses.into(), Relaxed);
+            if self.files > 0 {
+                place.files.fetch_add(self.files.into(), Relaxed);
+            }
         }
-        (self.hits, self.misses) = (0, 0);
+        (self.hits, self.misses, self.files) = (0, 0, 0);
     }
 }
 
@@ -165,7 +182,7 @@ fn take_place(service: &str) -> usize {
         Err(None) => COUNTERS,
         Err(Some(at)) => {
             let place = &area.places[at];
-            for counter in [&place.hits, &place.misses, &place.dropped].into_iter().chain(&place.folded) {
+            for counter in [&place.hits, &place.misses, &place.dropped, &place.files].into_iter().chain(&place.folded) {
                 counter.store(0, Relaxed);
             }
             // SAFETY: nobody reads the name of a place without a database, and the lock keeps other writers out.
@@ -222,6 +239,7 @@ pub struct Unfolded {
     pub hits: u64,
     pub misses: u64,
     pub dropped: u64,
+    pub files: u64,
     at: usize,
 }
 
@@ -237,6 +255,7 @@ pub fn unfolded() -> Vec<Unfolded> {
             hits: since(&place.hits, &place.folded[0]),
             misses: since(&place.misses, &place.folded[1]),
             dropped: since(&place.dropped, &place.folded[2]),
+            files: since(&place.files, &place.folded[3]),
             at,
         }
     })
@@ -248,7 +267,7 @@ pub fn fold(written: &[Unfolded]) {
     let Some(area) = area() else { return };
     for unfolded in written {
         let folded = &area.places[unfolded.at].folded;
-        for (counter, count) in folded.iter().zip([unfolded.hits, unfolded.misses, unfolded.dropped]) {
+        for (counter, count) in folded.iter().zip([unfolded.hits, unfolded.misses, unfolded.dropped, unfolded.files]) {
             counter.fetch_add(count, Relaxed);
         }
     }

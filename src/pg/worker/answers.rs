@@ -9,10 +9,10 @@ use crate::core::error::Error;
 use crate::core::hash::cache_key_hash;
 use crate::core::{ttl, Micros};
 use crate::io::Done;
-use crate::pg::convert;
 use crate::pg::store::cache::{self, Incoming, Payload};
 use crate::pg::store::lanes::{self as ledger, Calls, Pause};
 use crate::pg::store::{indicators, queue};
+use crate::pg::{convert, disk};
 use std::collections::BTreeMap;
 
 const SECOND: Micros = 1_000_000;
@@ -178,6 +178,7 @@ fn store(service: &str, batch: &[Settled]) -> Result<(), Error> {
     cache::store(service, incoming)?;
     queue::answered(answered_ids)?;
     if !answered_keys.is_empty() {
+        disk::note(service, answered_keys.clone())?;
         indicators::answered(service, answered_keys)?;
     }
     pause(service, batch)?;

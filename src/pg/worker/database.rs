@@ -4,11 +4,12 @@
 use super::answers::{self, Held};
 use super::fetches::{self, Contested};
 use super::{
-    discover, lanes::Lanes, ledgers::Ledgers, lookups::Lookups, signals, steps::Steps, write_back::WriteBack, xact,
+    adopt::Adoption, discover, lanes::Lanes, ledgers::Ledgers, lookups::Lookups, mirror::Mirror, signals, steps::Steps,
+    write_back::WriteBack, xact,
 };
 use crate::core::error::Error;
 use crate::core::Micros;
-use crate::io::{ClientConfig, Pool};
+use crate::io::{wake::Any, ClientConfig, Pool};
 use crate::pg::shmem::{self, State, Text};
 use crate::pg::store::sources::{self, Attached};
 use crate::pg::store::{cache, lanes as ledger, queue};
@@ -110,6 +111,8 @@ struct Worker {
     contested: Contested,
     write_back: WriteBack,
     lookups: Lookups,
+    adoption: Adoption,
+    mirror: Mirror,
     /// Whether what a worker that died had claimed is nobody's again; nothing is claimed before.
     released: bool,
     attached: Attached,
@@ -128,8 +131,9 @@ fn client_config() -> ClientConfig {
 }
 
 fn serve(oid: u32, extension: pg_sys::Oid) {
-    let pool = match Pool::start(gucs::concurrency(), client_config()) {
-        Ok(pool) => pool,
+    let begun = Pool::start(gucs::concurrency(), client_config()).and_then(|pool| Ok((pool, Mirror::new()?)));
+    let (pool, mirror) = match begun {
+        Ok(begun) => begun,
         Err(error) => return report(oid, State::Failed, convert::clock() + 10 * SECOND, &error.to_string()),
     };
     report(oid, State::Serving, 0, "");
@@ -144,6 +148,8 @@ fn serve(oid: u32, extension: pg_sys::Oid) {
         contested: Contested::default(),
         write_back: WriteBack::default(),
         lookups: Lookups::starting(now),
+        adoption: Adoption::default(),
+        mirror,
         released: false,
         attached: Attached::default(),
         next_cleanup: now + 30 * SECOND,
@@ -151,6 +157,10 @@ fn serve(oid: u32, extension: pg_sys::Oid) {
         next_count: now,
     };
     let (mut found, mut seen) = (Some(extension), 0);
+    let wakes_us = match Any::of(&[worker.pool.wakes(), worker.mirror.wakes()]) {
+        Ok(any) => any,
+        Err(error) => return report(oid, State::Failed, convert::clock() + 10 * SECOND, &error.to_string()),
+    };
     while !signals::terminating() && found == Some(extension) {
         if signals::reload_if_asked() {
             if let Err(error) = worker.pool.reconfigure(gucs::concurrency(), client_config()) {
@@ -165,7 +175,7 @@ fn serve(oid: u32, extension: pg_sys::Oid) {
         found = installed().unwrap_or(found);
         if found == Some(extension) && !worker.round() && wakes(oid) == woken {
             let nap = worker.next_event().saturating_sub(convert::clock()).clamp(SHORTEST_NAP, LONGEST_NAP);
-            signals::wait(Duration::from_micros(nap as u64), Some(worker.pool.wake_fd()));
+            signals::wait(Duration::from_micros(nap as u64), Some(wakes_us.fd()));
         }
     }
     worker.finish(found == Some(extension));
@@ -184,6 +194,7 @@ impl Worker {
     /// Does what there is to do, a bounded batch of each kind; says whether there may be more.
     fn round(&mut self) -> bool {
         let Worker { pool, lanes, ledgers, steps, held, contested, write_back, released, attached, lookups, .. } = self;
+        let (adoption, mirror) = (&mut self.adoption, &mut self.mirror);
         let mut done = pool.drain();
         done.extend(lanes.take_unsent());
         let mut busy = answers::settle(done, lanes, held);
@@ -194,6 +205,8 @@ impl Worker {
                 Ok(false)
             });
         }
+        busy |= steps.run("answers of files", || adoption.round());
+        busy |= steps.run("files of the disk cache", || mirror.round());
         if gucs::enabled() && *released {
             busy |= steps.run("requests of waiting sessions", || fetches::accept(contested));
             busy |= steps.run("start of calls", || match ledgers.bring_in()? {
@@ -262,7 +275,7 @@ impl Worker {
         let sweeps = discover::next_event(&self.attached.standing).map(|due| due.max(convert::clock() + SECOND));
         let retries =
             [self.steps.next_try(), self.held.next_try(), self.contested.next_try(), self.write_back.next_try()];
-        let retries = retries.into_iter().chain([self.ledgers.next_try()]);
+        let retries = retries.into_iter().chain([self.ledgers.next_try(), self.mirror.next_event()]);
         let counts = [Some(self.next_count), Some(self.lookups.next_event())];
         let planned = [self.lanes.next_event(), sweeps, self.next_cleanup_at()];
         retries.chain(planned).chain(counts).flatten().min().unwrap_or(Micros::MAX)
@@ -275,9 +288,10 @@ impl Worker {
     /// Stores what has been answered, gives back what has not.
     fn finish(self, still_here: bool) {
         signals::clear_cancel();
-        let Worker { pool, mut lanes, mut held, lookups, .. } = self;
+        let Worker { pool, mut lanes, mut held, lookups, mirror, .. } = self;
         let done = pool.shutdown(GRACE);
         signals::clear_cancel();
+        mirror.finish(still_here);
         if still_here {
             held.try_now();
             answers::settle(done, &mut lanes, &mut held);

@@ -1,7 +1,7 @@
 //! One lane per service: what it may start now (limits, pause, calls in flight), and the start of its calls. Spend is
 //! recorded and committed, together with the claim, before a call goes out.
 
-use super::{credentials, usage, xact};
+use super::{adopt, credentials, fetches, usage, xact};
 use crate::core::classify::Outcome;
 use crate::core::error::Error;
 use crate::core::hash::budget_key;
@@ -53,6 +53,8 @@ struct Start {
     service: Arc<Service>,
     secret: Option<Secret>,
     claims: Vec<queue::Claim>,
+    /// Keys of which files of the disk cache had the answer.
+    answered: Vec<String>,
 }
 
 impl Lanes {
@@ -71,6 +73,8 @@ impl Lanes {
         let mut started = false;
         for start in starts {
             let calls = start.claims.len();
+            started |= !start.answered.is_empty();
+            fetches::complete(&start.service.name, start.answered.iter().map(String::as_str));
             for claim in start.claims {
                 started = true;
                 self.attempts.insert(claim.id, claim.attempts);
@@ -250,11 +254,12 @@ impl Lane {
                 let asks = held_up.and_then(|_| usage::next(self, service));
                 self.next_event = held_up.map(|(at, _)| asks.map_or(at, |asks| at.min(asks.max(now))));
                 self.held_up = held_up;
-                return Ok(Some(Start { service: service.clone(), secret, claims: Vec::new() }));
+                return Ok(Some(Start { service: service.clone(), secret, claims: Vec::new(), answered: Vec::new() }));
             }
         };
         reserved.push((self.budget, permitted));
         let claims = queue::claim(&service.name, i64::from(permitted), now)?;
+        let (claims, answered) = adopt::unless_answered(service, claims)?;
         let unused = permitted.saturating_sub(claims.len() as u32);
         if unused > 0 {
             reserved.pop();
@@ -265,7 +270,7 @@ impl Lane {
         if !claims.is_empty() {
             ledger::spend(&service.name, &self.budget, &spends)?;
         }
-        Ok(Some(Start { service: service.clone(), secret, claims }))
+        Ok(Some(Start { service: service.clone(), secret, claims, answered }))
     }
 
     /// Makes the lane spend from the budget of this secret, its ledger brought in.

@@ -116,7 +116,8 @@ fn write_counters() -> Result<(), Error> {
     xact::run(c"enrichment_cache: counting look-ups", || {
         for one in &counted {
             let clamp = |count: u64| i64::try_from(count).unwrap_or(i64::MAX);
-            lookups::count(&one.service, clamp(one.hits), clamp(one.misses), clamp(one.dropped))?;
+            let counts = [one.hits, one.misses, one.dropped, one.files].map(clamp);
+            lookups::count(&one.service, counts)?;
         }
         Ok(())
     })?;

@@ -1,6 +1,7 @@
 //! Background workers: the launcher, which knows the databases of the cluster, and one worker per database that has
 //! the extension.
 
+mod adopt;
 mod answers;
 mod credentials;
 mod database;
@@ -10,6 +11,7 @@ mod lanes;
 mod launcher;
 mod ledgers;
 mod lookups;
+mod mirror;
 mod signals;
 mod steps;
 mod usage;

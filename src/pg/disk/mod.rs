@@ -1,0 +1,170 @@
+//! The disk cache of older programs beside the table: what the table lacks is looked for in files, and what is stored is
+//! noted for the worker, which writes it into files after the commit.
+//!
+//! A file counts only when it was observed later than the table's own answer. So a key that was invalidated, or stored with
+//! a shorter life, does not come back by the file that was written of it.
+
+mod shared;
+
+use crate::core::error::Error;
+use crate::core::hibp::{self, Suffix};
+use crate::core::service::Service;
+use crate::core::Micros;
+use crate::io::disk::{look, Lying};
+use crate::pg::convert::{clock, to_timestamp, transaction_start};
+use crate::pg::gucs::DiskMode;
+use crate::pg::probe::{answer, target};
+use crate::pg::ranges::{self, Kept};
+use crate::pg::store::{cache::Entry, files};
+use crate::pg::{gucs, wake};
+use pgrx::datum::{Interval, IntoDatum};
+use pgrx::pg_sys;
+pub use shared::{init, take_told, tell, troubles, write_trouble, writing_again, Side};
+use shared::{read_trouble, reading_again, unreadable};
+
+/// What the files say of a key that the table has no fresh answer for, if that is newer than what the table knows, and
+/// fresh or expired by no more than `grace`. The worker is told, and takes it over.
+///
+/// # Errors
+/// What asking for the table's rights raises.
+pub fn instead(
+    service: &Service,
+    key: &str,
+    known: Option<&Entry>,
+    grace: Option<Interval>,
+) -> Result<Option<Lying>, Error> {
+    if known.is_some_and(|entry| entry.fresh(transaction_start())) {
+        return Ok(None);
+    }
+    let usable = |lying: &Lying| {
+        lying.expires_at > transaction_start()
+            || grace.is_some()
+                && to_timestamp(lying.expires_at).into_datum().is_some_and(|at| answer::is_fresh(at, grace))
+    };
+    newest(service, key, known, usable)
+}
+
+/// The same, however long ago it expired.
+///
+/// # Errors
+/// As [`instead`].
+pub fn newer(service: &Service, key: &str, known: Option<&Entry>) -> Result<Option<Lying>, Error> {
+    if known.is_some_and(|entry| entry.fresh(transaction_start())) {
+        return Ok(None);
+    }
+    newest(service, key, known, |_| true)
+}
+
+fn newest(
+    service: &Service,
+    key: &str,
+    known: Option<&Entry>,
+    usable: impl FnOnce(&Lying) -> bool,
+) -> Result<Option<Lying>, Error> {
+    // files know nothing of row security
+    if !gucs::reads_files() || target::hides_rows()? {
+        return Ok(None);
+    }
+    let observed = known.filter(|entry| is_answer(entry)).map(|entry| entry.fetched_at);
+    let newer = |lying: &Lying| observed.is_none_or(|at| lying.fetched_at > at);
+    let found = of_files(service, key).filter(|lying| newer(lying) && usable(lying));
+    if found.is_some() {
+        tell(&service.name, key);
+    }
+    Ok(found)
+}
+
+/// An entry that says what the provider said; a failure is none, and nothing newer than a file.
+fn is_answer(entry: &Entry) -> bool {
+    matches!(entry.response_status.as_str(), "success" | "not_found")
+}
+
+/// What the files say of a key; nothing while the directory is in trouble.
+pub fn of_files(service: &Service, key: &str) -> Option<Lying> {
+    let root = gucs::disk_cache_dir().filter(|_| reading_again())?;
+    match look(&root, service, key, clock()) {
+        Ok(look) => {
+            read_trouble(None);
+            if let Some(why) = look.passed_over {
+                unreadable(&why);
+            }
+            look.newest
+        }
+        Err(trouble) => {
+            read_trouble(Some(&trouble.to_string()));
+            None
+        }
+    }
+}
+
+/// The answer as it was received, a `jsonb` in the current memory context.
+pub fn payload(lying: &Lying) -> Option<pg_sys::Datum> {
+    match (&lying.body.ranges, &lying.body.payload) {
+        (Some(packed), _) => Some(ranges::jsonb(hibp::to_json(packed))),
+        (None, payload) => payload.clone().map(ranges::jsonb),
+    }
+}
+
+/// How often a hash range counts a suffix.
+pub fn breaches(lying: &Lying, suffix: &str) -> i64 {
+    let count = match (&lying.body.ranges, Suffix::parse(suffix.as_bytes()), &lying.body.payload) {
+        (Some(packed), Some(suffix), _) => hibp::find(packed, &suffix),
+        // a range that cannot be packed is kept as it was received
+        (None, _, Some(range)) => {
+            let range: serde_json::Value = serde_json::from_str(range).unwrap_or_default();
+            range.get(suffix).and_then(serde_json::Value::as_u64).unwrap_or(0)
+        }
+        _ => 0,
+    };
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+/// It as an entry, as if it stood in the table.
+pub fn entry(lying: &Lying) -> Entry {
+    Entry {
+        payload: payload(lying).map(|payload| Kept { payload, ranges: None }),
+        response_status: lying.body.status().to_string(),
+        fetched_at: lying.fetched_at,
+        expires_at: lying.expires_at,
+        hit_count: 0,
+        version: 0,
+        error_message: None,
+    }
+}
+
+/// Whether what is stored is to be written into files: by a worker, so never without preloading.
+pub fn written_through() -> bool {
+    gucs::disk_cache_mode() == DiskMode::WriteThrough && gucs::preloaded() && gucs::disk_cache_dir().is_some()
+}
+
+/// Notes keys of which something was stored or deleted: once this transaction has committed, and not if it rolls back, the
+/// worker makes the files say the same.
+///
+/// # Errors
+/// What the statement raises.
+pub fn note(service: &str, keys: Vec<String>) -> Result<(), Error> {
+    if keys.is_empty() || !written_through() {
+        return Ok(());
+    }
+    files::note(service, keys)?;
+    wake::worker_at_commit();
+    Ok(())
+}
+
+/// Notes every key of a service, or one, before it is deleted.
+///
+/// # Errors
+/// What the statement raises.
+pub fn note_all(service: &str, key: Option<&str>) -> Result<(), Error> {
+    if written_through() {
+        files::note_all(service, key)?;
+        wake::worker_at_commit();
+    }
+    Ok(())
+}
+
+/// How long a file may wait for its next try, by the tries that failed: 1 s, 2 s, and so on up to ten minutes.
+pub fn pause_after(failures: u32) -> Micros {
+    const LONGEST: Micros = 600 * crate::core::SECOND;
+    crate::core::backoff::delay(failures, crate::core::SECOND, LONGEST, 0.5)
+}

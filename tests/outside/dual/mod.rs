@@ -1,0 +1,8 @@
+//! The disk cache beside the table. The older programs are played by the tests: they read and write files.
+
+mod export;
+mod read;
+mod runbook;
+mod support;
+mod trouble;
+mod write;
