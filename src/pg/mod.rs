@@ -14,6 +14,7 @@ mod lone;
 mod probe;
 mod ranges;
 mod room;
+mod rows;
 mod schema;
 mod shmem;
 mod spi;
