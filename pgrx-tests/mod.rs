@@ -21,6 +21,7 @@ mod shadow;
 mod store;
 mod store_history;
 mod store_many;
+mod table;
 mod text;
 mod triggers;
 mod typed;

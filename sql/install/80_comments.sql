@@ -4,7 +4,7 @@
 
 COMMENT ON TABLE @extschema@.enrichment_cache IS
     'What is known now: one row per service and key. A failure never replaces an answer. Age counts from fetched_at.';
-COMMENT ON COLUMN @extschema@.enrichment_cache.id IS 'Number of the row.';
+COMMENT ON COLUMN @extschema@.enrichment_cache.id IS 'Number of the row; it says nothing of the order in which rows came.';
 COMMENT ON COLUMN @extschema@.enrichment_cache.service IS 'Name of the service that was asked (enrichment_service.name).';
 COMMENT ON COLUMN @extschema@.enrichment_cache.cache_key IS 'The key in its normal form: canonical address, lower-case hash, upper-case HIBP prefix.';
 COMMENT ON COLUMN @extschema@.enrichment_cache.cache_key_hash IS 'First 16 bytes of SHA-256 over service, a zero byte, key.';
@@ -482,6 +482,16 @@ COMMENT ON FUNCTION @extschema@.enrichment_note_rows() IS
     'Trigger of attached tables: writes the distinct keys of new and changed rows to enrichment_arrival.';
 COMMENT ON FUNCTION @extschema@.enrichment_keep_history() IS
     'Trigger of enrichment_cache: a payload that is replaced by another one goes to enrichment_history.';
+COMMENT ON FUNCTION @extschema@.enrich_scattered(bigint) IS
+    'Part of the cache''s table: the id of a row from the number its sequence gave. Each comes once, neighbours lie far apart.';
+COMMENT ON FUNCTION @extschema@.enrich_payload_terms(jsonb, internal, internal) IS
+    'Part of the index on payloads: the terms of a payload.';
+COMMENT ON FUNCTION @extschema@.enrich_payload_query_terms(jsonb, internal, smallint, internal, internal, internal, internal) IS
+    'Part of the index on payloads: the terms a condition asks for.';
+COMMENT ON OPERATOR CLASS @extschema@.enrichment_payload_ops USING gin IS
+    'For payload @> (and @?, @@): as jsonb_path_ops, with at most 262,144 different terms, so that the index does not grow with each refresh.';
+COMMENT ON OPERATOR FAMILY @extschema@.enrichment_payload_ops USING gin IS
+    'For payload @> (and @?, @@): see the operator class of the same name.';
 COMMENT ON FUNCTION @extschema@.enrichment_registry_changed() IS
     'Trigger of enrichment_service: every session reads the registry again, the worker wakes.';
 COMMENT ON FUNCTION @extschema@.enrichment_take_over_builtin() IS

@@ -16,6 +16,7 @@ pub mod limiter;
 pub mod redact;
 pub mod request;
 pub mod rules;
+pub mod scatter;
 pub mod secret;
 pub mod service;
 pub mod text_array;

@@ -5,6 +5,7 @@ use pgrx::prelude::*;
 mod budgets;
 mod convert;
 mod disk;
+mod earlier;
 mod error;
 mod functions;
 mod gucs;

@@ -9,6 +9,7 @@ mod differential;
 mod dual;
 mod dump;
 mod fetch;
+mod growth;
 mod health;
 mod lifecycle;
 mod limits;

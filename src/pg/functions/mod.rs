@@ -11,6 +11,7 @@ mod keys;
 mod lookup;
 mod password;
 mod request;
+mod table;
 mod text;
 
 use crate::core::address;

@@ -3,6 +3,7 @@
 use crate::core::error::Error;
 use crate::core::Micros;
 use crate::pg::convert::{to_micros, to_timestamp, RawJsonb};
+use crate::pg::earlier;
 use crate::pg::ranges::Kept;
 use crate::pg::spi::{self, Arg, Mode, Row, Statement};
 use pgrx::datum::{Interval, TimestampWithTimeZone};
@@ -112,7 +113,7 @@ pub struct Incoming {
 // wait for each other in a circle. The arrays are taken apart in the list of columns, not in FROM, where all of them
 // would be written down once more before the first row is stored.
 macro_rules! store_sql {
-    ($payloads:literal, $returning:literal) => {
+    ($payloads:literal, $answer:expr, $returning:literal) => {
         concat!(
             "INSERT INTO @extschema@.enrichment_cache AS c (service, cache_key, payload, response_status, fetched_at,
             expires_at, api_response_code, api_latency_ms, error_message, ranges)
@@ -120,8 +121,31 @@ macro_rules! store_sql {
             $payloads,
             "), unnest($4::text[]), unnest($5::timestamptz[]), unnest($6::timestamptz[]), unnest($7::int4[]),
             unnest($8::int4[]), unnest($9::text[]), unnest($10::bytea[])
-          ON CONFLICT (service, cache_key) DO UPDATE SET
-            payload = CASE WHEN c.response_status IN ('success', 'not_found') AND EXCLUDED.response_status NOT IN ('success', 'not_found')
+          ON CONFLICT (service, cache_key) DO UPDATE SET ",
+            $answer,
+            ",
+            api_response_code = EXCLUDED.api_response_code,
+            api_latency_ms = EXCLUDED.api_latency_ms,
+            error_message = EXCLUDED.error_message,
+            version = c.version + 1
+          WHERE EXCLUDED.fetched_at >= c.fetched_at ",
+            $returning
+        )
+    };
+}
+
+/// What becomes of the answer that stands, when an answer comes.
+macro_rules! an_answer {
+    () => {
+        "payload = EXCLUDED.payload, ranges = EXCLUDED.ranges, response_status = EXCLUDED.response_status,
+            fetched_at = EXCLUDED.fetched_at, expires_at = EXCLUDED.expires_at"
+    };
+}
+
+/// The same, when it may be a failure that comes: an answer stays then.
+macro_rules! an_answer_or_a_failure {
+    () => {
+        "payload = CASE WHEN c.response_status IN ('success', 'not_found') AND EXCLUDED.response_status NOT IN ('success', 'not_found')
                 THEN c.payload ELSE EXCLUDED.payload END,
             ranges = CASE WHEN c.response_status IN ('success', 'not_found') AND EXCLUDED.response_status NOT IN ('success', 'not_found')
                 THEN c.ranges ELSE EXCLUDED.ranges END,
@@ -130,14 +154,7 @@ macro_rules! store_sql {
             fetched_at = CASE WHEN c.response_status IN ('success', 'not_found') AND EXCLUDED.response_status NOT IN ('success', 'not_found')
                 THEN c.fetched_at ELSE EXCLUDED.fetched_at END,
             expires_at = CASE WHEN c.response_status IN ('success', 'not_found') AND EXCLUDED.response_status NOT IN ('success', 'not_found')
-                THEN c.expires_at ELSE EXCLUDED.expires_at END,
-            api_response_code = EXCLUDED.api_response_code,
-            api_latency_ms = EXCLUDED.api_latency_ms,
-            error_message = EXCLUDED.error_message,
-            version = c.version + 1
-          WHERE EXCLUDED.fetched_at >= c.fetched_at ",
-            $returning
-        )
+                THEN c.expires_at ELSE EXCLUDED.expires_at END"
     };
 }
 
@@ -166,11 +183,18 @@ const STORE_TEXT_ARGS: &[pgrx::pg_sys::BuiltinOid] = &[
     BYTEAARRAYOID,
 ];
 
-static STORE: Statement = Statement { sql: store_sql!("$3::jsonb[]", ""), args: STORE_ARGS };
-static STORE_TEXT: Statement = Statement { sql: store_sql!("$3::text[]::jsonb[]", ""), args: STORE_TEXT_ARGS };
-static STORE_ONE: Statement = Statement { sql: store_sql!("$3::jsonb[]", "RETURNING c.version"), args: STORE_ARGS };
-static STORE_ONE_TEXT: Statement =
-    Statement { sql: store_sql!("$3::text[]::jsonb[]", "RETURNING c.version"), args: STORE_TEXT_ARGS };
+static STORE: Statement = Statement { sql: store_sql!("$3::jsonb[]", an_answer_or_a_failure!(), ""), args: STORE_ARGS };
+static STORE_TEXT: Statement =
+    Statement { sql: store_sql!("$3::text[]::jsonb[]", an_answer_or_a_failure!(), ""), args: STORE_TEXT_ARGS };
+static STORE_ANSWERS: Statement = Statement { sql: store_sql!("$3::jsonb[]", an_answer!(), ""), args: STORE_ARGS };
+static STORE_ANSWERS_TEXT: Statement =
+    Statement { sql: store_sql!("$3::text[]::jsonb[]", an_answer!(), ""), args: STORE_TEXT_ARGS };
+static STORE_ONE: Statement =
+    Statement { sql: store_sql!("$3::jsonb[]", an_answer_or_a_failure!(), "RETURNING c.version"), args: STORE_ARGS };
+static STORE_ONE_TEXT: Statement = Statement {
+    sql: store_sql!("$3::text[]::jsonb[]", an_answer_or_a_failure!(), "RETURNING c.version"),
+    args: STORE_TEXT_ARGS,
+};
 
 /// A payload: a `jsonb` value as it came, or JSON text that was made safe.
 pub enum Payload {
@@ -181,8 +205,15 @@ pub enum Payload {
 /// Stores a batch of one service; keys must not repeat, payloads are all of one kind. Returns how many were written.
 pub fn store(service: &str, mut batch: Vec<(Incoming, Payload)>) -> Result<u64, Error> {
     batch.sort_unstable_by(|(one, _), (other, _)| one.key.cmp(&other.key));
+    let answers = batch.iter().all(|(entry, _)| matches!(entry.status, "success" | "not_found"));
     let (args, text) = store_args(service, batch);
-    spi::run(if text { &STORE_TEXT } else { &STORE }, &args, Mode::Write, |_| {})
+    let statement = match (answers, text) {
+        (true, false) => &STORE_ANSWERS,
+        (true, true) => &STORE_ANSWERS_TEXT,
+        (false, false) => &STORE,
+        (false, true) => &STORE_TEXT,
+    };
+    earlier::gathering(|| spi::run(statement, &args, Mode::Write, |_| {}))
 }
 
 /// Stores one entry; returns the row's new version, or nothing when an older observation left it as it was.

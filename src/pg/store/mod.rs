@@ -9,6 +9,7 @@ use std::rc::Rc;
 
 pub mod cache;
 pub mod files;
+pub mod history;
 pub mod indicators;
 pub mod lanes;
 pub mod lookups;
