@@ -49,6 +49,7 @@ pub async fn respond(
         }
         Kind::NotJson => plain(Answer::new(200, "application/json", "service is busy\n")),
         Kind::Empty200 => plain(Answer::new(200, "application/json", "")),
+        Kind::Body { status, body } => plain(Answer::new(status, "application/json", body)),
         Kind::Hang => std::future::pending().await,
     }
 }

@@ -40,7 +40,7 @@
 //! | `POST /control/spur_balance` | `{"queries":n}` |
 //!
 //! Kinds of faults: `slow` (`ms`), `reset`, `eof`, `html_200`, `wrong_key`, `status` (`status`), `retry_after_seconds` (`n`),
-//! `retry_after_date` (`n`), `429_plain`, `huge_body` (`bytes`, `gzip`), `redirect` (`to`), `truncated_json`, `not_json`, `empty_200`,
+//! `retry_after_date` (`n`), `429_plain`, `huge_body` (`bytes`, `gzip`), `redirect` (`to`), `truncated_json`, `not_json`, `empty_200`, `body` (`status`, `body`),
 //! `hang`. Of several that fit, the one ordered first strikes. A fault strikes before key and limit are looked at.
 
 pub mod answer;

@@ -99,10 +99,15 @@ CREATE TABLE enrichment_queue (
     leased_by       int,
     last_outcome    text,
     last_error      text,
+    last_attempt_at timestamptz,
+    -- Priority and the hours that a request has been due add up. All grow old at the same pace, so that the order of two
+    -- requests never changes by itself, and an index keeps it.
+    rank            double precision NOT NULL GENERATED ALWAYS AS (
+        priority - pg_catalog.date_part('epoch', next_attempt_at - pg_catalog.to_timestamp(0)) / 3600) STORED,
     UNIQUE (service, cache_key)
 ) WITH (fillfactor = 70);
 -- the first answers "what is the most valuable that is due", the second "when is the next one due", both at any length
-CREATE INDEX enrichment_queue_due ON enrichment_queue (service, priority DESC, next_attempt_at, id) WHERE state = 'waiting';
+CREATE INDEX enrichment_queue_due ON enrichment_queue (service, rank DESC, next_attempt_at, id) WHERE state = 'waiting';
 CREATE INDEX enrichment_queue_next ON enrichment_queue (service, next_attempt_at) WHERE state = 'waiting';
 
 CREATE TABLE enrichment_quota (
@@ -121,7 +126,14 @@ CREATE TABLE enrichment_lane (
     cause        text,
     reason       text,
     failures     int NOT NULL DEFAULT 0,
-    changed_at   timestamptz NOT NULL DEFAULT now()
+    changed_at   timestamptz NOT NULL DEFAULT now(),
+    breaker          text NOT NULL DEFAULT 'closed' CHECK (breaker IN ('closed', 'open', 'half_open')),
+    breaker_since    timestamptz,
+    breaker_until    timestamptz,
+    breaker_failures int NOT NULL DEFAULT 0,
+    breaker_openings int NOT NULL DEFAULT 0,
+    breaker_request  bigint,
+    breaker_reason   text
 ) WITH (fillfactor = 50);
 
 CREATE TABLE enrichment_source (
@@ -175,6 +187,7 @@ CREATE TABLE enrichment_cache_stats (
     disk_hits          bigint NOT NULL DEFAULT 0,
     disk_adopted       bigint NOT NULL DEFAULT 0,
     disk_written       bigint NOT NULL DEFAULT 0,
+    refreshed_ahead    bigint NOT NULL DEFAULT 0,
     PRIMARY KEY (service, day)
 ) WITH (fillfactor = 50);
 

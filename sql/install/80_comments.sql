@@ -54,9 +54,9 @@ COMMENT ON TABLE @extschema@.enrichment_queue IS
 COMMENT ON COLUMN @extschema@.enrichment_queue.id IS 'Number of the request.';
 COMMENT ON COLUMN @extschema@.enrichment_queue.service IS 'The service to ask.';
 COMMENT ON COLUMN @extschema@.enrichment_queue.cache_key IS 'The key to ask about, in its normal form.';
-COMMENT ON COLUMN @extschema@.enrichment_queue.priority IS 'Higher ones are asked first; 0 is usual.';
-COMMENT ON COLUMN @extschema@.enrichment_queue.state IS 'waiting; in_flight (claimed by a worker); dead (rests after its last attempt until it is requested again).';
-COMMENT ON COLUMN @extschema@.enrichment_queue.attempts IS 'Attempts that failed. A 429 is not one.';
+COMMENT ON COLUMN @extschema@.enrichment_queue.priority IS 'One point is worth an hour of waiting; 0 is usual. A failed attempt takes what is above 0.';
+COMMENT ON COLUMN @extschema@.enrichment_queue.state IS 'waiting; in_flight (claimed by a worker); dead (rests after its last attempt until enrich_retry or another request).';
+COMMENT ON COLUMN @extschema@.enrichment_queue.attempts IS 'Attempts that failed. A 429, a refused secret and an open breaker are none.';
 COMMENT ON COLUMN @extschema@.enrichment_queue.requested_at IS 'When it was first requested.';
 COMMENT ON COLUMN @extschema@.enrichment_queue.next_attempt_at IS 'Not to be asked before.';
 COMMENT ON COLUMN @extschema@.enrichment_queue.leased_at IS 'When a worker claimed it. NULL: it is not in flight.';
@@ -296,6 +296,11 @@ COMMENT ON COLUMN @extschema@.enrichment_queue_status.in_flight IS 'Requests a w
 COMMENT ON COLUMN @extschema@.enrichment_queue_status.dead IS 'Requests that rest after their last attempt.';
 COMMENT ON COLUMN @extschema@.enrichment_queue_status.next_attempt_at IS 'When the first that waits is due. NULL: none waits.';
 COMMENT ON COLUMN @extschema@.enrichment_queue_status.oldest IS 'When the oldest that waits or is in flight was requested. NULL: there is none.';
+COMMENT ON COLUMN @extschema@.enrichment_queue_status.due IS 'Of those that wait, how many may be asked now.';
+COMMENT ON COLUMN @extschema@.enrichment_queue_status.retrying IS 'Of those that wait, how many have failed before.';
+COMMENT ON COLUMN @extschema@.enrichment_queue_status.breaker IS 'closed, open or half_open, as in enrichment_breaker. NULL: no such service is registered.';
+COMMENT ON COLUMN @extschema@.enrichment_queue_status.paused_until IS 'Until when nothing is asked. NULL: it is not paused.';
+COMMENT ON COLUMN @extschema@.enrichment_queue_status.pause_cause IS 'Why, in one word. NULL: it is not paused.';
 
 COMMENT ON VIEW @extschema@.enrichment_quota_status IS
     'What is left of each limit of each service; one row with NULLs for a service without limits.';

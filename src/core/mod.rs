@@ -1,13 +1,16 @@
 //! Pure rules: no PostgreSQL, no files, no network, no threads, no clock (`now` is an argument).
 
 pub mod address;
+pub mod ahead;
 pub mod answers;
 pub mod backoff;
+pub mod breaker;
 pub mod classify;
 pub mod disk;
 pub mod error;
 pub mod hash;
 pub mod hibp;
+pub mod hush;
 mod json_path;
 pub mod json_text;
 pub mod jsonb;

@@ -17,7 +17,7 @@ use super::clock;
 use super::config::ClientConfig;
 use super::signals::AllBlocked;
 use super::wake::Mailbox;
-use crate::core::classify::{judge, judge_failure, Outcome};
+use crate::core::classify::{judge, judge_failure, Cause, Outcome};
 use crate::core::key::Key;
 use crate::core::limiter::Report;
 use crate::core::redact::message_safe;
@@ -47,6 +47,7 @@ pub struct Done {
     pub service: Arc<Service>,
     pub key: Key,
     pub outcome: Outcome,
+    pub cause: Cause,
     /// `None` when there was no answer.
     pub status_code: Option<u16>,
     pub latency_ms: u32,
@@ -59,6 +60,7 @@ pub struct Done {
 /// A call as it ended, judged.
 pub struct Performed {
     pub outcome: Outcome,
+    pub cause: Cause,
     pub status_code: Option<u16>,
     pub latency_ms: u32,
     pub reports: Vec<Report>,
@@ -312,10 +314,17 @@ fn perform(job: &Job, client: &Client) -> Performed {
                     None => outcome = not_usage(outcome),
                 }
             }
-            Performed { outcome, status_code: Some(answer.status), latency_ms: answer.latency_ms, reports }
+            Performed {
+                cause: Cause::of(&answer, &outcome),
+                outcome,
+                status_code: Some(answer.status),
+                latency_ms: answer.latency_ms,
+                reports,
+            }
         }
         Err(failure) => Performed {
             outcome: judge_failure(&failure),
+            cause: Cause::Transport(failure.kind),
             status_code: None,
             latency_ms: failure.latency_ms,
             reports: Vec::new(),
@@ -334,14 +343,14 @@ fn not_usage(outcome: Outcome) -> Outcome {
 }
 
 fn done(job: Job, performed: Performed) -> Done {
-    let Performed { outcome, status_code, latency_ms, reports } = performed;
+    let Performed { outcome, cause, status_code, latency_ms, reports } = performed;
     let Job { id, service, key, usage, .. } = job;
-    Done { id, service, key, outcome, status_code, latency_ms, finished_at: clock::now(), usage, reports }
+    Done { id, service, key, outcome, cause, status_code, latency_ms, finished_at: clock::now(), usage, reports }
 }
 
 fn failed(message: String) -> Performed {
     let outcome = Outcome::Error { message, retry: true };
-    Performed { outcome, status_code: None, latency_ms: 0, reports: Vec::new() }
+    Performed { outcome, cause: Cause::Internal, status_code: None, latency_ms: 0, reports: Vec::new() }
 }
 
 fn internal_fault(job: &Job, panic: &(dyn Any + Send)) -> String {

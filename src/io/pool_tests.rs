@@ -9,7 +9,7 @@ use nix::sys::signal::{SigSet, Signal};
 use super::pool::Performed;
 use super::test_server::{get, json, key, loopback, service, Reply, Server};
 use super::{Client, Done, Job, Pool};
-use crate::core::classify::Outcome;
+use crate::core::classify::{Cause, Outcome};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -72,7 +72,13 @@ fn a_failure_becomes_a_judged_outcome_without_a_status_code() {
 fn panics_on_odd_ids(job: &Job, _: &Client) -> Performed {
     assert!(job.id % 2 == 0, "odd: {}", job.request.headers[0].1);
     let name = std::thread::current().name().unwrap_or_default().to_owned();
-    Performed { outcome: Outcome::Invalid { message: name }, status_code: None, latency_ms: 0, reports: Vec::new() }
+    Performed {
+        outcome: Outcome::Invalid { message: name },
+        cause: Cause::Malformed,
+        status_code: None,
+        latency_ms: 0,
+        reports: Vec::new(),
+    }
 }
 
 #[test]
@@ -102,6 +108,7 @@ fn tells_blocked_signals(_: &Job, _: &Client) -> Performed {
         .collect();
     Performed {
         outcome: Outcome::Invalid { message: format!("{open:?}") },
+        cause: Cause::Malformed,
         status_code: None,
         latency_ms: 0,
         reports: Vec::new(),

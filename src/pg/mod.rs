@@ -2,6 +2,7 @@
 
 use pgrx::prelude::*;
 
+mod backlog;
 mod budgets;
 mod convert;
 mod disk;

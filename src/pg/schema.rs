@@ -42,6 +42,11 @@ extension_sql_file!(
     requires = ["explain", enrich_disk_state, enrich_export_batch]
 );
 extension_sql_file!("../../sql/install/55_health.sql", name = "health", requires = ["disk", enrich_preloaded]);
-extension_sql_file!("../../sql/install/70_privileges.sql", name = "privileges", requires = ["health"]);
+extension_sql_file!(
+    "../../sql/install/57_engine.sql",
+    name = "engine",
+    requires = ["health", enrich_retry, enrich_queue_length]
+);
+extension_sql_file!("../../sql/install/70_privileges.sql", name = "privileges", requires = ["engine"]);
 extension_sql_file!("../../sql/install/80_comments.sql", name = "comments", requires = ["privileges"]);
 extension_sql_file!("../../sql/install/90_grants.sql", name = "grants", finalize);

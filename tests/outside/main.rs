@@ -8,6 +8,7 @@ mod demo;
 mod differential;
 mod dual;
 mod dump;
+mod engine;
 mod fetch;
 mod growth;
 mod health;

@@ -3,6 +3,7 @@
 //! The rules of the service come first, HTTP's own meaning after them. Only `Success` and `NotFound` say something about
 //! the key; everything else leaves what was known in place. Messages hold the provider's own short error text at most.
 
+mod cause;
 mod pause;
 mod rule;
 #[cfg(test)]
@@ -15,6 +16,7 @@ use super::limiter::{read_reports, Report};
 use super::redact::{mask_tokens, message_safe, shorten};
 use super::service::{ResponseFormat, Service};
 use super::Micros;
+pub use cause::{Cause, Health};
 pub use pause::limited_pause;
 
 /// The longest text of a provider in a message, in characters.
@@ -57,7 +59,7 @@ impl Answer {
 }
 
 /// Where a call failed that brought no answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TransportKind {
     Dns,
     Connect,
@@ -121,6 +123,11 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// Whether it says something about the key, if only that nothing is known of it.
+    pub fn answers(&self) -> bool {
+        matches!(self, Outcome::Success { .. } | Outcome::NotFound)
+    }
+
     /// The value of `enrichment_cache.response_status`.
     pub fn status(&self) -> &'static str {
         match self {

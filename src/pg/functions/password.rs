@@ -5,8 +5,7 @@ use crate::core::Micros;
 use crate::pg::convert::transaction_start;
 use crate::pg::error::Answer;
 use crate::pg::store::{cache, queue, registry};
-use crate::pg::wake;
-use crate::pg::{disk, probe};
+use crate::pg::{backlog, disk, probe, wake};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
@@ -57,6 +56,9 @@ fn ask(service: &str, prefix: &str) -> Answer<&'static str> {
     // SAFETY: plain globals of this process.
     if unsafe { pg_sys::XactReadOnly || pg_sys::RecoveryInProgress() } {
         return Ok(if waiting.is_some() { "queued" } else { "miss" });
+    }
+    if waiting.is_none() && backlog::room()? == 0 {
+        return Ok("miss");
     }
     queue::request(service, vec![prefix.to_string()], 0, false)?;
     wake::worker_at_commit();

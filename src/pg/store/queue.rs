@@ -2,6 +2,7 @@
 
 use crate::core::error::Error;
 use crate::core::Micros;
+use crate::pg::backlog;
 use crate::pg::convert::{to_micros, to_timestamp};
 use crate::pg::spi::{self, Arg, Mode, Statement};
 use pgrx::pg_sys::BuiltinOid::*;
@@ -31,20 +32,24 @@ pub fn request(service: &str, keys: Vec<String>, priority: i32, revive: bool) ->
     spi::run(&REQUEST, &[Arg::of(service), Arg::of(keys), Arg::of(priority), Arg::of(revive)], Mode::Write, |row| {
         added += i64::from(row.get::<bool>(1).unwrap_or(false));
     })?;
+    backlog::note(added);
     Ok(added)
 }
 
 /// A request as `enrich_lookup` reports it.
 pub struct Waiting {
     pub state: String,
+    /// Not before its service's pause is over.
     pub next_attempt_at: Micros,
     pub last_outcome: Option<String>,
     pub last_error: Option<String>,
 }
 
 static WAITING: Statement = Statement {
-    sql: "SELECT state, next_attempt_at, last_outcome, last_error FROM @extschema@.enrichment_queue
-        WHERE service OPERATOR(pg_catalog.=) $1 AND cache_key OPERATOR(pg_catalog.=) $2",
+    sql: "SELECT q.state, GREATEST(q.next_attempt_at, l.paused_until), q.last_outcome, q.last_error
+        FROM @extschema@.enrichment_queue q
+        LEFT JOIN @extschema@.enrichment_lane l ON l.service OPERATOR(pg_catalog.=) q.service
+        WHERE q.service OPERATOR(pg_catalog.=) $1 AND q.cache_key OPERATOR(pg_catalog.=) $2",
     args: &[TEXTOID, TEXTOID],
 };
 
@@ -72,7 +77,7 @@ static CLAIM: Statement = Statement {
     sql: "WITH due AS MATERIALIZED (
             SELECT q.id FROM @extschema@.enrichment_queue q
             WHERE q.service = $1 AND q.state = 'waiting' AND q.next_attempt_at <= $3
-            ORDER BY q.priority DESC, q.next_attempt_at, q.id LIMIT $2 FOR UPDATE SKIP LOCKED)
+            ORDER BY q.rank DESC, q.next_attempt_at, q.id LIMIT $2 FOR UPDATE SKIP LOCKED)
         UPDATE @extschema@.enrichment_queue q
         SET state = 'in_flight', leased_at = $3, leased_by = pg_catalog.pg_backend_pid()
         FROM due WHERE q.id = due.id
@@ -80,7 +85,7 @@ static CLAIM: Statement = Statement {
     args: &[TEXTOID, INT8OID, TIMESTAMPTZOID],
 };
 
-/// Claims at most `n` due requests of a service, the most valuable first.
+/// Claims at most `n` due requests of a service, those of the highest rank first: priority and waiting together.
 pub fn claim(service: &str, n: i64, now: Micros) -> Result<Vec<Claim>, Error> {
     let mut claims = Vec::new();
     spi::run(&CLAIM, &[Arg::of(service), Arg::of(n), Arg::of(to_timestamp(now))], Mode::Write, |row| {
@@ -116,7 +121,8 @@ static ANSWERED: Statement =
 /// Takes answered requests off the list.
 pub fn answered(ids: Vec<i64>) -> Result<(), Error> {
     if !ids.is_empty() {
-        spi::run(&ANSWERED, &[Arg::of(ids)], Mode::Write, |_| {})?;
+        let gone = spi::run(&ANSWERED, &[Arg::of(ids)], Mode::Write, |_| {})?;
+        backlog::note(-(gone as i64));
     }
     Ok(())
 }
@@ -125,6 +131,8 @@ pub fn answered(ids: Vec<i64>) -> Result<(), Error> {
 pub struct PutBack {
     pub id: i64,
     pub attempts: i32,
+    /// Whether this attempt is the key's own failure: it goes behind those that were not tried yet.
+    pub failed: bool,
     pub dead: bool,
     pub next_attempt_at: Micros,
     pub outcome: &'static str,
@@ -134,9 +142,10 @@ pub struct PutBack {
 static PUT_BACK: Statement = Statement {
     sql: "UPDATE @extschema@.enrichment_queue SET
             state = CASE WHEN $3 THEN 'dead' ELSE 'waiting' END, attempts = $2, next_attempt_at = $4,
-            leased_at = NULL, leased_by = NULL, last_outcome = $5, last_error = $6
+            leased_at = NULL, leased_by = NULL, last_outcome = $5, last_error = $6,
+            last_attempt_at = pg_catalog.now(), priority = CASE WHEN $7 THEN least(priority, 0) ELSE priority END
         WHERE id = $1",
-    args: &[INT8OID, INT4OID, BOOLOID, TIMESTAMPTZOID, TEXTOID, TEXTOID],
+    args: &[INT8OID, INT4OID, BOOLOID, TIMESTAMPTZOID, TEXTOID, TEXTOID, BOOLOID],
 };
 
 pub fn put_back(request: &PutBack) -> Result<(), Error> {
@@ -147,6 +156,7 @@ pub fn put_back(request: &PutBack) -> Result<(), Error> {
         Arg::of(to_timestamp(request.next_attempt_at)),
         Arg::of(request.outcome),
         Arg::of(request.error.clone()),
+        Arg::of(request.failed),
     ];
     spi::run(&PUT_BACK, &args, Mode::Write, |_| {})?;
     Ok(())
@@ -162,6 +172,18 @@ static RETRY_REFUSED: Statement = Statement {
 pub fn retry_refused(service: &str) -> Result<(), Error> {
     spi::run(&RETRY_REFUSED, &[Arg::of(service)], Mode::Write, |_| {})?;
     Ok(())
+}
+
+static RETRY_DEAD: Statement = Statement {
+    sql: "UPDATE @extschema@.enrichment_queue SET state = 'waiting', attempts = 0, next_attempt_at = pg_catalog.now()
+        WHERE service = $1 AND state = 'dead' AND ($2 IS NULL OR cache_key = $2)",
+    args: &[TEXTOID, TEXTOID],
+};
+
+/// Has requests that rest after their last attempt tried again from the beginning, one or all of a service; returns
+/// how many.
+pub fn retry_dead(service: &str, key: Option<&str>) -> Result<u64, Error> {
+    spi::run(&RETRY_DEAD, &[Arg::of(service), Arg::of(key)], Mode::Write, |_| {})
 }
 
 static RELEASE: Statement = Statement {
@@ -186,4 +208,28 @@ pub fn pending(service: &str, key: &str) -> Result<bool, Error> {
     let mut count = 0i64;
     spi::run(&EXISTS, &[Arg::of(service), Arg::of(key)], Mode::Write, |row| count = row.get(1).unwrap_or(0))?;
     Ok(count > 0)
+}
+
+static LENGTH: Statement = Statement { sql: "SELECT pg_catalog.count(*) FROM @extschema@.enrichment_queue", args: &[] };
+
+/// How many requests there are: reads the whole queue.
+pub fn length() -> Result<i64, Error> {
+    let mut length = 0;
+    spi::run(&LENGTH, &[], Mode::Read, |row| length = row.get(1).unwrap_or(0))?;
+    Ok(length)
+}
+
+// as the planner does: the rows of a page when it was last analysed, or fifty, times the pages there are now
+static ESTIMATE: Statement = Statement {
+    sql: "SELECT (pg_catalog.pg_relation_size(c.oid) / pg_catalog.current_setting('block_size')::float8
+            * CASE WHEN c.relpages > 0 AND c.reltuples >= 0 THEN c.reltuples / c.relpages ELSE 50 END)::int8
+        FROM pg_catalog.pg_class c WHERE c.oid = '@extschema@.enrichment_queue'::pg_catalog.regclass",
+    args: &[],
+};
+
+/// How many requests there are, by the size of the table.
+pub fn estimated_length() -> Result<i64, Error> {
+    let mut length = 0;
+    spi::run(&ESTIMATE, &[], Mode::Read, |row| length = row.get(1).unwrap_or(0))?;
+    Ok(length)
 }

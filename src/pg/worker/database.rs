@@ -4,16 +4,16 @@
 use super::answers::{self, Held};
 use super::fetches::{self, Contested};
 use super::{
-    adopt::Adoption, discover, lanes::Lanes, ledgers::Ledgers, lookups::Lookups, mirror::Mirror, signals, steps::Steps,
-    write_back::WriteBack, xact,
+    adopt::Adoption, discover, lanes::Lanes, ledgers::Ledgers, lookups::Lookups, mirror::Mirror, said, signals,
+    steps::Steps, write_back::WriteBack, xact,
 };
 use crate::core::error::Error;
 use crate::core::Micros;
 use crate::io::{wake::Any, ClientConfig, Pool};
 use crate::pg::shmem::{self, State, Text};
 use crate::pg::store::sources::{self, Attached};
-use crate::pg::store::{cache, lanes as ledger, queue};
-use crate::pg::{convert, gucs, store, tally, wake};
+use crate::pg::store::{attempts, cache, lanes as ledger, queue};
+use crate::pg::{backlog, convert, gucs, store, tally, wake};
 use pgrx::bgworkers::BackgroundWorker;
 use pgrx::prelude::*;
 use std::time::Duration;
@@ -227,6 +227,7 @@ impl Worker {
         busy |= write_back.all(&attached.standing, steps);
         lookups.gather();
         busy |= lookups.fold(steps);
+        said::overdue();
         self.maintain();
         self.show();
         busy
@@ -239,6 +240,8 @@ impl Worker {
             self.steps.run("statistics", || {
                 xact::run(c"enrichment_cache: counting entries", || {
                     ledger::forget_old_spends()?;
+                    attempts::forget_old()?;
+                    backlog::counted(queue::length()?);
                     ledger::count_entries()
                 })
                 .map(|_| false)
@@ -275,7 +278,7 @@ impl Worker {
         let sweeps = discover::next_event(&self.attached.standing).map(|due| due.max(convert::clock() + SECOND));
         let retries =
             [self.steps.next_try(), self.held.next_try(), self.contested.next_try(), self.write_back.next_try()];
-        let retries = retries.into_iter().chain([self.ledgers.next_try(), self.mirror.next_event()]);
+        let retries = retries.into_iter().chain([self.ledgers.next_try(), self.mirror.next_event(), said::next()]);
         let counts = [Some(self.next_count), Some(self.lookups.next_event())];
         let planned = [self.lanes.next_event(), sweeps, self.next_cleanup_at()];
         retries.chain(planned).chain(counts).flatten().min().unwrap_or(Micros::MAX)

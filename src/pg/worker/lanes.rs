@@ -1,8 +1,10 @@
 //! One lane per service: what it may start now (limits, pause, calls in flight), and the start of its calls. Spend is
 //! recorded and committed, together with the claim, before a call goes out.
 
+use super::standing::UNAUTHORIZED;
 use super::{adopt, credentials, fetches, usage, xact};
-use crate::core::classify::Outcome;
+use crate::core::breaker::State;
+use crate::core::classify::{Cause, Outcome};
 use crate::core::error::Error;
 use crate::core::hash::budget_key;
 use crate::core::key::{self, Key, KeyForm};
@@ -13,6 +15,7 @@ use crate::core::service::Service;
 use crate::core::Micros;
 use crate::io::{Done, Job, Pool};
 use crate::pg::shmem::{Text, Waits};
+use crate::pg::store::breakers::{self, Standing};
 use crate::pg::store::lanes::{self as ledger, Pause};
 use crate::pg::store::{queue, registry};
 use crate::pg::{budgets, convert, gucs, wake};
@@ -223,12 +226,23 @@ impl Lane {
         now: Micros,
         reserved: &mut Vec<(budgets::Key, u32)>,
     ) -> Result<Option<Start>, Error> {
-        let pause = ledger::pause_of(&service.name)?;
-        if let Some(until) = pause.until.filter(|until| *until > now) {
-            self.next_event = Some(until);
-            return Ok(None);
+        let Standing { pause, mut breaker } = breakers::standing(&service.name)?;
+        let refused = pause.cause.as_deref() == Some(UNAUTHORIZED);
+        let open = breaker.until.filter(|_| breaker.state == State::Open);
+        if let Some(until) = pause.until.max(open).filter(|until| *until > now) {
+            self.next_event = Some(if refused { until.min(now + LOOK_FOR_SECRET) } else { until });
+            if !(refused && self.has_another_secret(service)?) {
+                return Ok(None);
+            }
+            ledger::forget_want_of_secret(&service.name)?;
+            queue::retry_refused(&service.name)?;
         }
         let room = service.max_in_flight.saturating_sub(self.in_flight).min(threads);
+        let mut room = breaker.permits(room, self.in_flight, now);
+        if refused {
+            // one call finds out whether the secret is accepted now
+            room = room.min(1u32.saturating_sub(self.in_flight));
+        }
         let secret = credentials::of(service)?;
         if secret.is_none() && service.secret_required {
             let pause = Pause {
@@ -269,8 +283,18 @@ impl Lane {
         }
         if !claims.is_empty() {
             ledger::spend(&service.name, &self.budget, &spends)?;
+            if breaker.state == State::Open {
+                breaker.goes_out(now);
+                breakers::set(&service.name, &breaker)?;
+            }
         }
         Ok(Some(Start { service: service.clone(), secret, claims, answered }))
+    }
+
+    /// Whether the secret is another one than that which the lane was refused with.
+    fn has_another_secret(&self, service: &Service) -> Result<bool, Error> {
+        let now = budget_of(service, credentials::of(service)?.as_ref());
+        Ok(self.budget != budgets::Key::default() && self.budget != now)
     }
 
     /// Makes the lane spend from the budget of this secret, its ledger brought in.
@@ -339,6 +363,7 @@ fn job(service: &Arc<Service>, secret: Option<&Secret>, claim: &queue::Claim) ->
             service: service.clone(),
             key: Key { text: claim.key.clone(), form: KeyForm::Text },
             outcome: Outcome::Error { message: format!("no request can be built: {why}"), retry: false },
+            cause: Cause::NoRequest,
             status_code: None,
             latency_ms: 0,
             finished_at: convert::clock(),
