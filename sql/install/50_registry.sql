@@ -33,8 +33,8 @@ CREATE TRIGGER enrichment_take_over_builtin BEFORE INSERT OR UPDATE ON enrichmen
 -- Runs for each row whose answer changed, so it sets no search_path: every name and operator is pg_catalog's or ours.
 CREATE FUNCTION enrichment_keep_history() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    INSERT INTO @extschema@.enrichment_history (service, cache_key, version, payload, ranges, fetched_at)
-    VALUES (OLD.service, OLD.cache_key, OLD.version, OLD.payload, OLD.ranges, OLD.fetched_at);
+    INSERT INTO @extschema@.enrichment_history (service, cache_key, version, payload, ranges, fetched_at, altered)
+    VALUES (OLD.service, OLD.cache_key, OLD.version, OLD.payload, OLD.ranges, OLD.fetched_at, OLD.altered);
     RETURN NULL;
 END $$;
 

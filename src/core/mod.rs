@@ -4,6 +4,7 @@ pub mod address;
 pub mod answers;
 pub mod backoff;
 pub mod classify;
+pub mod condition;
 pub mod disk;
 pub mod error;
 pub mod hash;

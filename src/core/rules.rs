@@ -35,6 +35,12 @@ pub struct Rules {
     /// Where the provider itself says how much of its limits is left.
     #[serde(skip_serializing_if = "Usage::is_silent")]
     pub usage: Usage,
+    /// The provider says by what it knows the version of an answer and is asked, at a refresh, whether it has changed.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub conditional: bool,
+    /// A key that every test of the service asks for, in place of a well-known one of its kind.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub test_key: Option<String>,
 }
 
 /// A provider's own numbers, which win over the ledger.
@@ -86,6 +92,8 @@ impl Default for Rules {
             limited_pause_seconds: 60,
             used_up_pause_seconds: 3_600,
             usage: Usage::default(),
+            conditional: false,
+            test_key: None,
         }
     }
 }

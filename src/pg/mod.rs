@@ -2,9 +2,11 @@
 
 use pgrx::prelude::*;
 
+mod bind;
 mod budgets;
 mod convert;
 mod disk;
+mod encoding;
 mod error;
 mod functions;
 mod gucs;

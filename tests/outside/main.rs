@@ -1,5 +1,6 @@
 //! Tests from outside: real clusters with real workers, which ask the sandbox providers.
 
+mod conditional;
 mod contention;
 mod crash;
 mod databases;
@@ -8,8 +9,11 @@ mod demo;
 mod differential;
 mod dual;
 mod dump;
+mod encodings;
 mod fetch;
 mod health;
+mod http;
+mod leaks;
 mod lifecycle;
 mod limits;
 mod lookups;
@@ -17,6 +21,7 @@ mod not_preloaded;
 mod outcomes;
 mod readme;
 mod reads;
+mod recipes;
 mod refresh;
 mod sources;
 mod sources_support;

@@ -6,6 +6,7 @@ use crate::core::key::Key;
 use crate::core::service::Service;
 use crate::core::Micros;
 use crate::pg::convert::{clock, positive_length, RawJsonb};
+use crate::pg::encoding::Utf8;
 use crate::pg::error::Answer;
 use crate::pg::probe;
 use crate::pg::shmem::{self, Stage, State, Text, Waiting};
@@ -23,9 +24,9 @@ use pgrx::prelude::*;
 /// preloaded or no worker serves the database; 53400 when too many sessions wait.
 #[pg_extern(volatile, security_definer)]
 #[search_path(pg_catalog, pg_temp)]
-fn enrich_fetch(service: &str, key: &str, timeout: default!(Interval, "'10 s'")) -> Answer<Option<RawJsonb>> {
+fn enrich_fetch(service: &str, key: Utf8, timeout: default!(Interval, "'10 s'")) -> Answer<Option<RawJsonb>> {
     let service = registry::service(service)?;
-    let key = key_to_write(&service, key)?;
+    let key = key_to_write(&service, &key)?;
     let deadline = clock().saturating_add(positive_length(&timeout)?);
     if let Some(entry) = latest(&service, &key)?.filter(|entry| entry.fresh(clock())) {
         return Ok(entry.payload.map(|kept| kept.answer()));

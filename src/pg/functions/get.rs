@@ -4,6 +4,7 @@ use crate::core::error::Error;
 use crate::core::key;
 use crate::core::service::Service;
 use crate::pg::convert::{positive_length, Host, RawJsonb};
+use crate::pg::encoding::{RawText, Utf8};
 use crate::pg::error::Answer;
 use crate::pg::probe::{answer, entry, many, site};
 use crate::pg::ranges::Kept;
@@ -13,15 +14,14 @@ use crate::pg::{disk, gucs};
 use pgrx::datum::{Array, Interval};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
-use std::ffi::CStr;
 
 /// The payload of a key if it is fresh, else NULL. Reads only; a key that cannot be one is NULL.
 ///
 /// # Errors
 /// 42704 for an unknown service.
 #[pg_extern(stable, strict, parallel_safe, cost = 100)]
-fn enrich_get(service: &str, key: &str, fcinfo: pg_sys::FunctionCallInfo) -> Answer<Option<RawJsonb>> {
-    Ok(site::get(fcinfo, service, site::Given::Text(key))?.map(RawJsonb))
+fn enrich_get(service: &str, key: Utf8, fcinfo: pg_sys::FunctionCallInfo) -> Answer<Option<RawJsonb>> {
+    Ok(site::get(fcinfo, service, site::Given::Text(&key))?.map(RawJsonb))
 }
 
 /// The same for a column of type inet, without a way over text. A network has no answer of its own.
@@ -35,9 +35,9 @@ fn enrich_get_inet(service: &str, key: Host, fcinfo: pg_sys::FunctionCallInfo) -
 /// # Errors
 /// 42704 for an unknown service, 22023 for a negative interval.
 #[pg_extern(stable, strict, parallel_safe, cost = 100, name = "enrich_get")]
-fn enrich_get_stale(service: &str, key: &str, max_stale: Interval) -> Answer<Option<RawJsonb>> {
+fn enrich_get_stale(service: &str, key: Utf8, max_stale: Interval) -> Answer<Option<RawJsonb>> {
     positive_length(&max_stale)?;
-    Ok(once(service, key, Some(max_stale))?.map(RawJsonb))
+    Ok(once(service, &key, Some(max_stale))?.map(RawJsonb))
 }
 
 /// The fresh payloads among many keys, in key order; keys without one give no row.
@@ -47,10 +47,10 @@ fn enrich_get_stale(service: &str, key: &str, max_stale: Interval) -> Answer<Opt
 #[pg_extern(stable, strict, parallel_safe, cost = 1000)]
 fn enrich_get_many(
     service: &str,
-    keys: Array<&str>,
-) -> Result<TableIterator<'static, (name!(cache_key, String), name!(payload, RawJsonb))>, ErrorReport> {
+    keys: Array<RawText>,
+) -> Result<TableIterator<'static, (name!(cache_key, RawText), name!(payload, RawJsonb))>, ErrorReport> {
     let service = registry::service(service)?;
-    let normal = |key| key::normalise(service.key_kind, key).ok().map(|key| key.text);
+    let normal = |key: RawText| key::normalise(service.key_kind, &key.to_utf8()).ok().map(|key| key.text);
     let mut wanted: Vec<String> = keys.iter().flatten().filter_map(normal).collect();
     wanted.sort_unstable();
     wanted.dedup();
@@ -60,7 +60,7 @@ fn enrich_get_many(
     if let Some(asked) = asked {
         found = with_files(&service, asked, found)?;
     }
-    Ok(TableIterator::new(found.into_iter().map(|(key, kept)| (key, kept.answer()))))
+    Ok(TableIterator::new(found.into_iter().map(|(key, kept)| (RawText::of_utf8(&key), kept.answer()))))
 }
 
 /// Adds what files of the disk cache say of keys that the table has no fresh answer for; both are in key order.
@@ -88,15 +88,8 @@ fn with_files(service: &Service, asked: Vec<String>, found: Vec<(String, Kept)>)
 /// # Errors
 /// 42704 for an unknown service.
 #[pg_extern(stable, strict, parallel_safe, cost = 100)]
-fn enrich_get_text(service: &str, key: &str) -> Answer<Option<String>> {
-    let Some(datum) = once(service, key, None)? else { return Ok(None) };
-    // the server's own text keeps every digit of a number
-    // SAFETY: the datum is a jsonb value that was copied to this call's memory.
-    let json = unsafe { pgrx::direct_function_call::<&CStr>(pg_sys::jsonb_out, &[Some(datum)]) };
-    Ok(json.map(|json| {
-        let json = json.to_string_lossy();
-        serde_json::from_str(&json).unwrap_or_else(|_| json.into_owned())
-    }))
+fn enrich_get_text(service: &str, key: Utf8) -> Answer<Option<RawText>> {
+    Ok(once(service, &key, None)?.and_then(RawText::of_jsonb))
 }
 
 fn once(service: &str, key: &str, grace: Option<Interval>) -> Result<Option<pg_sys::Datum>, Error> {

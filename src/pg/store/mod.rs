@@ -14,6 +14,7 @@ pub mod lanes;
 pub mod lookups;
 pub mod queue;
 pub mod registry;
+pub mod renewal;
 pub mod sources;
 pub mod user_tables;
 

@@ -11,9 +11,10 @@ use crate::core::{ttl, Micros};
 use crate::io::Done;
 use crate::pg::store::cache::{self, Incoming, Payload};
 use crate::pg::store::lanes::{self as ledger, Calls, Pause};
+use crate::pg::store::renewal::{self, Renewal};
 use crate::pg::store::{indicators, queue};
 use crate::pg::{convert, disk};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 const SECOND: Micros = 1_000_000;
 /// How long a refused secret stops its service; setting another through SQL starts it at once.
@@ -84,14 +85,18 @@ pub fn settle(done: Vec<Done>, lanes: &mut Lanes, held: &mut Held) -> bool {
 
 fn settle_batch(service: &str, batch: Vec<Settled>, held: &mut Held) {
     let mut stored = Vec::with_capacity(batch.len());
+    let mut again = HashSet::new();
     match xact::run_briefly(c"enrichment_cache: storing answers", || store(service, &batch)) {
-        Ok(()) => stored = batch,
+        Ok(asked_again) => {
+            again = asked_again;
+            stored = batch;
+        }
         Err(error) => {
             let n = batch.len();
             pgrx::log!("enrichment_cache: a batch of {n} answers of {service} is stored one by one: {error}");
             let mut locked_out = 0;
             for answer in batch {
-                if locked_out < LOCKED_OUT && one_by_one(service, &answer) {
+                if locked_out < LOCKED_OUT && one_by_one(service, &answer, &mut again) {
                     stored.push(answer);
                 } else {
                     locked_out += 1;
@@ -101,16 +106,22 @@ fn settle_batch(service: &str, batch: Vec<Settled>, held: &mut Held) {
             }
         }
     }
-    let over = stored.iter().filter(|answer| final_for_now(&answer.done.outcome));
+    let over = stored.iter().filter(|answer| final_for_now(&answer.done.outcome) && !again.contains(&answer.done.id));
     fetches::complete(service, over.map(|answer| answer.done.key.text.as_str()));
 }
 
-/// Stores one answer, or that it could not be stored; false when neither is possible now.
-fn one_by_one(service: &str, answer: &Settled) -> bool {
+/// Stores one answer, or that it could not be stored; false when neither is possible now. `again` as of [`store`].
+fn one_by_one(service: &str, answer: &Settled, again: &mut HashSet<i64>) -> bool {
     let alone = |answer: &Settled| {
         xact::run_briefly(c"enrichment_cache: storing an answer", || store(service, std::slice::from_ref(answer)))
     };
-    let Err(error) = alone(answer) else { return true };
+    let error = match alone(answer) {
+        Ok(asked_again) => {
+            again.extend(asked_again);
+            return true;
+        }
+        Err(error) => error,
+    };
     if not_its_fault(&error) {
         return false;
     }
@@ -150,7 +161,12 @@ fn final_for_now(outcome: &Outcome) -> bool {
     !matches!(outcome, Outcome::RateLimited { .. })
 }
 
-fn store(service: &str, batch: &[Settled]) -> Result<(), Error> {
+/// Stores a batch; returns the requests that go out once more although they were answered: the provider said that
+/// nothing has changed of an answer that is not there any more.
+fn store(service: &str, batch: &[Settled]) -> Result<HashSet<i64>, Error> {
+    let renewals: Vec<Renewal> = batch.iter().filter_map(|answer| renewed(&answer.done)).collect();
+    let renewed = renewal::renew(service, &renewals)?;
+    let mut again = HashSet::new();
     let mut incoming = Vec::with_capacity(batch.len());
     let (mut answered_ids, mut answered_keys) = (Vec::new(), Vec::new());
     let mut calls = Calls::default();
@@ -162,8 +178,18 @@ fn store(service: &str, batch: &[Settled]) -> Result<(), Error> {
             Outcome::Success { payload, .. } => Some(payload.clone()),
             _ => None,
         };
-        incoming.push((entry(done), Payload::Text(payload)));
+        if done.outcome != Outcome::Unchanged {
+            incoming.push((entry(done), Payload::Text(payload)));
+        }
         match &done.outcome {
+            Outcome::Unchanged if renewed.contains(&done.key.text) => {
+                answered_ids.push(done.id);
+                answered_keys.push(done.key.text.clone());
+            }
+            Outcome::Unchanged => {
+                again.insert(done.id);
+                queue::put_back(&put_back(done, *attempts))?;
+            }
             Outcome::Success { .. } | Outcome::NotFound => {
                 calls.stores += 1;
                 answered_ids.push(done.id);
@@ -182,7 +208,20 @@ fn store(service: &str, batch: &[Settled]) -> Result<(), Error> {
         indicators::answered(service, answered_keys)?;
     }
     pause(service, batch)?;
-    ledger::count(service, &calls)
+    ledger::count(service, &calls)?;
+    Ok(again)
+}
+
+/// What a provider's word that nothing has changed makes of the kept answer.
+fn renewed(done: &Done) -> Option<Renewal> {
+    let hash = cache_key_hash(&done.service.name, &done.key.text);
+    (done.outcome == Outcome::Unchanged).then(|| Renewal {
+        key: done.key.text.clone(),
+        fetched_at: done.finished_at,
+        expires_at: ttl::expires_at(done.finished_at, done.service.ttl, &hash),
+        code: done.status_code.map(i32::from),
+        latency_ms: i32::try_from(done.latency_ms).ok(),
+    })
 }
 
 fn entry(done: &Done) -> Incoming {
@@ -193,9 +232,9 @@ fn entry(done: &Done) -> Incoming {
         // a failure is not an answer: nothing may take it for a fresh one
         _ => 0,
     };
-    let ranges = match &done.outcome {
-        Outcome::Success { ranges, .. } => ranges.clone(),
-        _ => None,
+    let (ranges, altered, validators) = match &done.outcome {
+        Outcome::Success { ranges, altered, validators, .. } => (ranges.clone(), *altered, validators.clone()),
+        _ => (None, false, None),
     };
     Incoming {
         key: done.key.text.clone(),
@@ -206,12 +245,14 @@ fn entry(done: &Done) -> Incoming {
         code: done.status_code.map(i32::from),
         latency_ms: i32::try_from(done.latency_ms).ok(),
         error: message(&done.outcome),
+        altered,
+        validators,
     }
 }
 
 fn message(outcome: &Outcome) -> Option<String> {
     match outcome {
-        Outcome::Success { .. } | Outcome::NotFound => None,
+        Outcome::Success { .. } | Outcome::NotFound | Outcome::Unchanged => None,
         Outcome::RateLimited { used_up: true, .. } => Some("the provider's balance is used up".to_string()),
         Outcome::RateLimited { .. } => Some("the provider asked to wait".to_string()),
         Outcome::Unauthorized { message } | Outcome::Invalid { message } | Outcome::Error { message, .. } => {
@@ -226,6 +267,7 @@ fn put_back(done: &Done, attempts: i32) -> queue::PutBack {
     let (used, next_attempt_at, dead) = match &done.outcome {
         Outcome::RateLimited { pause_micros, .. } => (attempts, now.saturating_add(*pause_micros), false),
         Outcome::Unauthorized { .. } => (attempts, now + UNAUTHORIZED_PAUSE, false),
+        Outcome::Unchanged => (attempts, now, false),
         outcome => {
             let used = attempts.saturating_add(1);
             let retry = !matches!(outcome, Outcome::Error { retry: false, .. });
@@ -259,7 +301,7 @@ fn pause(service: &str, batch: &[Settled]) -> Result<(), Error> {
                 (if *used_up { "used_up" } else { "rate_limited" }, *pause_micros)
             }
             Outcome::Unauthorized { .. } => ("unauthorized", UNAUTHORIZED_PAUSE),
-            Outcome::Success { .. } | Outcome::NotFound => {
+            Outcome::Success { .. } | Outcome::NotFound | Outcome::Unchanged => {
                 if next.until.is_some_and(|until| until <= done.finished_at) {
                     next = Pause::default();
                 }

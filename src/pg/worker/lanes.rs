@@ -14,7 +14,7 @@ use crate::core::Micros;
 use crate::io::{Done, Job, Pool};
 use crate::pg::shmem::{Text, Waits};
 use crate::pg::store::lanes::{self as ledger, Pause};
-use crate::pg::store::{queue, registry};
+use crate::pg::store::{queue, registry, renewal};
 use crate::pg::{budgets, convert, gucs, wake};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -259,7 +259,10 @@ impl Lane {
         };
         reserved.push((self.budget, permitted));
         let claims = queue::claim(&service.name, i64::from(permitted), now)?;
-        let (claims, answered) = adopt::unless_answered(service, claims)?;
+        let (mut claims, answered) = adopt::unless_answered(service, claims)?;
+        if service.rules.conditional {
+            renewal::note_kept(&service.name, &mut claims)?;
+        }
         let unused = permitted.saturating_sub(claims.len() as u32);
         if unused > 0 {
             reserved.pop();
@@ -329,7 +332,10 @@ fn take_off(spends: &mut [Spend], calls: u32) {
 /// The job of a claim, or its outcome when no request can be made of it.
 fn job(service: &Arc<Service>, secret: Option<&Secret>, claim: &queue::Claim) -> Result<Job, Done> {
     let built = key::normalise(service.key_kind, &claim.key).map_err(|problem| problem.why).and_then(|key| {
-        let request = request::build(service, &key, secret, &gucs::user_agent(), gucs::contact().as_deref())?;
+        let mut request = request::build(service, &key, secret, &gucs::user_agent(), gucs::contact().as_deref())?;
+        if let Some(kept) = &claim.kept {
+            request.only_if_changed(kept);
+        }
         Ok((key, request))
     });
     match built {
