@@ -20,6 +20,7 @@ pub mod rules;
 pub mod secret;
 pub mod service;
 pub mod text_array;
+pub mod trial;
 pub mod ttl;
 pub mod typed;
 

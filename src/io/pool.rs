@@ -17,7 +17,7 @@ use super::clock;
 use super::config::ClientConfig;
 use super::signals::AllBlocked;
 use super::wake::Mailbox;
-use crate::core::classify::{judge, judge_failure, Outcome};
+use crate::core::classify::{judge, judge_failure, Outcome, TransportKind};
 use crate::core::key::Key;
 use crate::core::limiter::Report;
 use crate::core::redact::message_safe;
@@ -49,6 +49,8 @@ pub struct Done {
     pub outcome: Outcome,
     /// `None` when there was no answer.
     pub status_code: Option<u16>,
+    /// Where it failed when there was no answer.
+    pub failed_at: Option<TransportKind>,
     pub latency_ms: u32,
     pub finished_at: Micros,
     pub usage: bool,
@@ -60,6 +62,7 @@ pub struct Done {
 pub struct Performed {
     pub outcome: Outcome,
     pub status_code: Option<u16>,
+    pub failed_at: Option<TransportKind>,
     pub latency_ms: u32,
     pub reports: Vec<Report>,
 }
@@ -312,11 +315,13 @@ fn perform(job: &Job, client: &Client) -> Performed {
                     None => outcome = not_usage(outcome),
                 }
             }
-            Performed { outcome, status_code: Some(answer.status), latency_ms: answer.latency_ms, reports }
+            let (status_code, latency_ms) = (Some(answer.status), answer.latency_ms);
+            Performed { outcome, status_code, failed_at: None, latency_ms, reports }
         }
         Err(failure) => Performed {
             outcome: judge_failure(&failure),
             status_code: None,
+            failed_at: Some(failure.kind),
             latency_ms: failure.latency_ms,
             reports: Vec::new(),
         },
@@ -334,14 +339,14 @@ fn not_usage(outcome: Outcome) -> Outcome {
 }
 
 fn done(job: Job, performed: Performed) -> Done {
-    let Performed { outcome, status_code, latency_ms, reports } = performed;
+    let Performed { outcome, status_code, failed_at, latency_ms, reports } = performed;
     let Job { id, service, key, usage, .. } = job;
-    Done { id, service, key, outcome, status_code, latency_ms, finished_at: clock::now(), usage, reports }
+    Done { id, service, key, outcome, status_code, failed_at, latency_ms, finished_at: clock::now(), usage, reports }
 }
 
 fn failed(message: String) -> Performed {
     let outcome = Outcome::Error { message, retry: true };
-    Performed { outcome, status_code: None, latency_ms: 0, reports: Vec::new() }
+    Performed { outcome, status_code: None, failed_at: None, latency_ms: 0, reports: Vec::new() }
 }
 
 fn internal_fault(job: &Job, panic: &(dyn Any + Send)) -> String {

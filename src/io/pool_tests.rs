@@ -75,7 +75,13 @@ fn a_failure_becomes_a_judged_outcome_without_a_status_code() {
 fn panics_on_odd_ids(job: &Job, _: &Client) -> Performed {
     assert!(job.id % 2 == 0, "odd: {}", job.request.headers[0].1);
     let name = std::thread::current().name().unwrap_or_default().to_owned();
-    Performed { outcome: Outcome::Invalid { message: name }, status_code: None, latency_ms: 0, reports: Vec::new() }
+    Performed {
+        outcome: Outcome::Invalid { message: name },
+        status_code: None,
+        failed_at: None,
+        latency_ms: 0,
+        reports: Vec::new(),
+    }
 }
 
 #[test]
@@ -106,6 +112,7 @@ fn tells_blocked_signals(_: &Job, _: &Client) -> Performed {
     Performed {
         outcome: Outcome::Invalid { message: format!("{open:?}") },
         status_code: None,
+        failed_at: None,
         latency_ms: 0,
         reports: Vec::new(),
     }

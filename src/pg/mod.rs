@@ -21,6 +21,7 @@ mod shmem;
 mod spi;
 mod store;
 mod tally;
+mod trials;
 mod wake;
 mod worker;
 
@@ -43,6 +44,7 @@ pub extern "C-unwind" fn _PG_init() {
         shmem::init();
         budgets::init();
         tally::init();
+        trials::init();
         disk::init();
         worker::init();
     }

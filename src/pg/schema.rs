@@ -35,6 +35,7 @@ extension_sql_file!(
     requires = ["explain", enrich_disk_state, enrich_export_batch]
 );
 extension_sql_file!("../../sql/install/55_health.sql", name = "health", requires = ["disk", enrich_preloaded]);
-extension_sql_file!("../../sql/install/70_privileges.sql", name = "privileges", requires = ["health"]);
+extension_sql_file!("../../sql/install/57_test.sql", name = "test", requires = ["health", enrich_test]);
+extension_sql_file!("../../sql/install/70_privileges.sql", name = "privileges", requires = ["test"]);
 extension_sql_file!("../../sql/install/80_comments.sql", name = "comments", requires = ["privileges"]);
 extension_sql_file!("../../sql/install/90_grants.sql", name = "grants", finalize);

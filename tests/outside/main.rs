@@ -26,6 +26,7 @@ mod refresh;
 mod sources;
 mod sources_support;
 mod support;
+mod trial;
 mod upstream;
 mod utility;
 mod views;

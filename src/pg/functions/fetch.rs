@@ -99,24 +99,29 @@ fn wait_for_answer(service: &Service, key: &Key, deadline: Micros) -> Result<(),
         if left <= 0 {
             break;
         }
-        let milliseconds = (left / 1000).clamp(1, 60_000) as core::ffi::c_long;
-        // SAFETY: waits on this process's own latch; the postmaster's death ends the process.
-        unsafe {
-            pg_sys::WaitLatch(
-                pg_sys::MyLatch,
-                (pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH) as i32,
-                milliseconds,
-                pg_sys::PG_WAIT_EXTENSION,
-            );
-            pg_sys::ResetLatch(pg_sys::MyLatch);
-        }
+        doze(left);
         pgrx::check_for_interrupts!();
     }
     Ok(())
 }
 
+/// Waits until this process is woken, for that long at most.
+pub(super) fn doze(at_most: Micros) {
+    let milliseconds = (at_most / 1000).clamp(1, 60_000) as core::ffi::c_long;
+    // SAFETY: waits on this process's own latch; the postmaster's death ends the process.
+    unsafe {
+        pg_sys::WaitLatch(
+            pg_sys::MyLatch,
+            (pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH) as i32,
+            milliseconds,
+            pg_sys::PG_WAIT_EXTENSION,
+        );
+        pg_sys::ResetLatch(pg_sys::MyLatch);
+    }
+}
+
 /// Whether a worker serves this database, or soon will.
-fn served() -> Result<(), Error> {
+pub(super) fn served() -> Result<(), Error> {
     let place = shmem::read(|shared| {
         shared.database(wake::my_database()).map(|place| (place.state, place.error.as_str().to_string()))
     });

@@ -12,6 +12,7 @@ mod lookup;
 mod password;
 mod request;
 mod text;
+mod trial;
 
 use crate::core::address;
 use crate::core::error::Error;

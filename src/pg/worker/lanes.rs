@@ -167,6 +167,30 @@ impl Lanes {
         self.lanes.iter().filter_map(held_up).collect()
     }
 
+    /// Takes one call from a service's budget, for which no request waits, if one may start now; else what holds it up.
+    pub fn permit_one(
+        &mut self,
+        service: &Service,
+        secret: Option<&Secret>,
+        now: Micros,
+    ) -> Result<Result<(), Option<Held>>, Error> {
+        let lane = self.lanes.entry(service.name.clone()).or_default();
+        xact::run(c"enrichment_cache: permitting a test", || {
+            lane.join(service, secret, now)?;
+            let taken = lane.spending(now, |spending| match spending.permits(&service.limits, now, 1) {
+                0 => Err(spending.next_permit_at(&service.limits, now)),
+                _ => Ok(spending.reserve(&service.limits, now, 1)),
+            });
+            let spends = match taken {
+                Ok(spends) => spends,
+                Err(held) => return Ok(Err(held)),
+            };
+            ledger::spend(&service.name, &lane.budget, &spends)?;
+            lane.spending(now, |spending| spending.went_out(now));
+            Ok(Ok(()))
+        })
+    }
+
     /// Claims that ended without a call since this was last asked.
     pub fn take_unsent(&mut self) -> Vec<Done> {
         std::mem::take(&mut self.unsent)
@@ -346,6 +370,7 @@ fn job(service: &Arc<Service>, secret: Option<&Secret>, claim: &queue::Claim) ->
             key: Key { text: claim.key.clone(), form: KeyForm::Text },
             outcome: Outcome::Error { message: format!("no request can be built: {why}"), retry: false },
             status_code: None,
+            failed_at: None,
             latency_ms: 0,
             finished_at: convert::clock(),
             usage: false,

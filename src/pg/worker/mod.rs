@@ -14,6 +14,7 @@ mod lookups;
 mod mirror;
 mod signals;
 mod steps;
+mod trials;
 mod usage;
 mod write_back;
 mod xact;
