@@ -9,6 +9,7 @@ mod compare;
 mod get;
 mod hibp;
 mod invalidate;
+mod json_text;
 mod keys;
 mod lookup;
 mod odd;

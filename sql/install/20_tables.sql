@@ -32,6 +32,8 @@ CREATE TABLE enrichment_secret (
 );
 -- members of pg_read_all_data may read every table; rows under row security without a policy they may not
 ALTER TABLE enrichment_secret ENABLE ROW LEVEL SECURITY;
+-- ANALYZE would copy values into pg_statistic
+ALTER TABLE enrichment_secret ALTER COLUMN secret SET STATISTICS 0;
 
 -- numbers of rows that come together lie far apart, see docs/adr/0016-indexes-that-stay-small.md
 CREATE SEQUENCE enrichment_cache_id_seq;
@@ -53,6 +55,9 @@ CREATE TABLE enrichment_cache (
     error_message     text,
     hit_count         bigint NOT NULL DEFAULT 0,
     version           bigint NOT NULL DEFAULT 1,
+    altered           boolean NOT NULL DEFAULT false,
+    etag              text,
+    last_modified     text,
     CONSTRAINT enrichment_cache_payload_when_known CHECK ((payload IS NOT NULL) = (response_status = 'success')),
     CONSTRAINT enrichment_cache_ranges_have_a_summary CHECK (ranges IS NULL OR payload IS NOT NULL)
 ) WITH (fillfactor = 90);
@@ -81,7 +86,8 @@ CREATE TABLE enrichment_history (
     payload         jsonb NOT NULL,
     ranges          bytea,
     fetched_at      timestamptz NOT NULL,
-    replaced_at     timestamptz NOT NULL DEFAULT now()
+    replaced_at     timestamptz NOT NULL DEFAULT now(),
+    altered         boolean NOT NULL DEFAULT false
 );
 -- the key first: it alone tells nearly all rows apart, and an entry is made for each answer that is replaced
 CREATE INDEX enrichment_history_key ON enrichment_history (cache_key, service, fetched_at);

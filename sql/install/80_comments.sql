@@ -15,11 +15,14 @@ COMMENT ON COLUMN @extschema@.enrichment_cache.created_at IS 'When the key was f
 COMMENT ON COLUMN @extschema@.enrichment_cache.fetched_at IS 'When the provider was observed to say this; freshness counts from here, whatever way the row took.';
 COMMENT ON COLUMN @extschema@.enrichment_cache.accessed_at IS 'When it was last read, written in batches. NULL: never, as far as is known.';
 COMMENT ON COLUMN @extschema@.enrichment_cache.expires_at IS 'Until when it is fresh. Past this it is stale, and kept for stale_ttl of its service.';
-COMMENT ON COLUMN @extschema@.enrichment_cache.api_response_code IS 'HTTP status of the last call. NULL when it came by another way than a call.';
+COMMENT ON COLUMN @extschema@.enrichment_cache.api_response_code IS 'HTTP status of the last call; 304: the provider said that nothing has changed. NULL when it came by another way than a call.';
 COMMENT ON COLUMN @extschema@.enrichment_cache.api_latency_ms IS 'Milliseconds the last call took. NULL when there was no call.';
 COMMENT ON COLUMN @extschema@.enrichment_cache.error_message IS 'Why the last attempt failed, also beside an answer that still stands. NULL: it did not fail.';
 COMMENT ON COLUMN @extschema@.enrichment_cache.hit_count IS 'How often it was read, written in batches.';
 COMMENT ON COLUMN @extschema@.enrichment_cache.version IS '1 for the first store, 1 more with each later one; for enrich_compare_and_store.';
+COMMENT ON COLUMN @extschema@.enrichment_cache.altered IS 'true: the payload does not say all that was sent as it was sent: a character, a number or a repeated name was replaced.';
+COMMENT ON COLUMN @extschema@.enrichment_cache.etag IS 'The header ETag of the answer, for a service whose rules say conditional. NULL: none.';
+COMMENT ON COLUMN @extschema@.enrichment_cache.last_modified IS 'The header Last-Modified of the answer, likewise. NULL: none.';
 
 COMMENT ON TABLE @extschema@.enrichment_service IS
     'The registry of providers: one row per service, data and not code. One INSERT adds a service.';
@@ -125,6 +128,7 @@ COMMENT ON COLUMN @extschema@.enrichment_history.payload IS 'The earlier answer;
 COMMENT ON COLUMN @extschema@.enrichment_history.ranges IS 'An earlier HIBP range, as in enrichment_cache.';
 COMMENT ON COLUMN @extschema@.enrichment_history.fetched_at IS 'When it was observed.';
 COMMENT ON COLUMN @extschema@.enrichment_history.replaced_at IS 'When another took its place.';
+COMMENT ON COLUMN @extschema@.enrichment_history.altered IS 'As enrichment_cache.altered.';
 
 COMMENT ON TABLE @extschema@.enrichment_cache_stats IS
     'Figures per service and UTC day.';

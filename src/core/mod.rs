@@ -6,6 +6,7 @@ pub mod answers;
 pub mod backoff;
 pub mod breaker;
 pub mod classify;
+pub mod condition;
 pub mod disk;
 pub mod error;
 pub mod hash;
@@ -23,6 +24,7 @@ pub mod scatter;
 pub mod secret;
 pub mod service;
 pub mod text_array;
+pub mod trial;
 pub mod ttl;
 pub mod typed;
 

@@ -45,6 +45,12 @@ pub struct Rules {
     pub refresh_ahead_share: f64,
     /// Whether an expired answer that is read is asked for again.
     pub refresh_stale: bool,
+    /// The provider says by what it knows the version of an answer and is asked, at a refresh, whether it has changed.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub conditional: bool,
+    /// A key that every test of the service asks for, in place of a well-known one of its kind.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub test_key: Option<String>,
 }
 
 /// A provider's own numbers, which win over the ledger.
@@ -100,6 +106,8 @@ impl Default for Rules {
             refresh_ahead: 0.1,
             refresh_ahead_share: 0.25,
             refresh_stale: true,
+            conditional: false,
+            test_key: None,
         }
     }
 }

@@ -17,7 +17,7 @@ use super::clock;
 use super::config::ClientConfig;
 use super::signals::AllBlocked;
 use super::wake::Mailbox;
-use crate::core::classify::{judge, judge_failure, Cause, Outcome};
+use crate::core::classify::{judge, judge_failure, Cause, Outcome, TransportKind};
 use crate::core::key::Key;
 use crate::core::limiter::Report;
 use crate::core::redact::message_safe;
@@ -50,6 +50,8 @@ pub struct Done {
     pub cause: Cause,
     /// `None` when there was no answer.
     pub status_code: Option<u16>,
+    /// Where it failed when there was no answer.
+    pub failed_at: Option<TransportKind>,
     pub latency_ms: u32,
     pub finished_at: Micros,
     pub usage: bool,
@@ -62,6 +64,7 @@ pub struct Performed {
     pub outcome: Outcome,
     pub cause: Cause,
     pub status_code: Option<u16>,
+    pub failed_at: Option<TransportKind>,
     pub latency_ms: u32,
     pub reports: Vec<Report>,
 }
@@ -314,18 +317,15 @@ fn perform(job: &Job, client: &Client) -> Performed {
                     None => outcome = not_usage(outcome),
                 }
             }
-            Performed {
-                cause: Cause::of(&answer, &outcome),
-                outcome,
-                status_code: Some(answer.status),
-                latency_ms: answer.latency_ms,
-                reports,
-            }
+            let (status_code, latency_ms) = (Some(answer.status), answer.latency_ms);
+            let cause = Cause::of(&answer, &outcome);
+            Performed { outcome, cause, status_code, failed_at: None, latency_ms, reports }
         }
         Err(failure) => Performed {
             outcome: judge_failure(&failure),
             cause: Cause::Transport(failure.kind),
             status_code: None,
+            failed_at: Some(failure.kind),
             latency_ms: failure.latency_ms,
             reports: Vec::new(),
         },
@@ -343,14 +343,16 @@ fn not_usage(outcome: Outcome) -> Outcome {
 }
 
 fn done(job: Job, performed: Performed) -> Done {
-    let Performed { outcome, cause, status_code, latency_ms, reports } = performed;
+    let Performed { outcome, cause, status_code, failed_at, latency_ms, reports } = performed;
     let Job { id, service, key, usage, .. } = job;
-    Done { id, service, key, outcome, cause, status_code, latency_ms, finished_at: clock::now(), usage, reports }
+    let finished_at = clock::now();
+    Done { id, service, key, outcome, cause, status_code, failed_at, latency_ms, finished_at, usage, reports }
 }
 
 fn failed(message: String) -> Performed {
     let outcome = Outcome::Error { message, retry: true };
-    Performed { outcome, cause: Cause::Internal, status_code: None, latency_ms: 0, reports: Vec::new() }
+    let (cause, reports) = (Cause::Internal, Vec::new());
+    Performed { outcome, cause, status_code: None, failed_at: None, latency_ms: 0, reports }
 }
 
 fn internal_fault(job: &Job, panic: &(dyn Any + Send)) -> String {

@@ -7,6 +7,7 @@
 
 use crate::core::error::Error;
 use crate::pg::convert::RawJsonb;
+use crate::pg::encoding::RawText;
 use crate::pg::store::history::{self, Earlier};
 use pgrx::datum::{FromDatum, TimestampWithTimeZone};
 use pgrx::pg_sys::{self, Datum};
@@ -71,7 +72,7 @@ unsafe extern "C-unwind" {
 }
 
 /// The columns that are kept, in the order of their use.
-const COLUMNS: [&CStr; 6] = [c"service", c"cache_key", c"version", c"payload", c"ranges", c"fetched_at"];
+const COLUMNS: [&CStr; 7] = [c"service", c"cache_key", c"version", c"payload", c"ranges", c"fetched_at", c"altered"];
 const PAYLOAD: usize = 3;
 const RANGES: usize = 4;
 
@@ -127,18 +128,19 @@ pub unsafe fn updated(call: &pg_sys::FunctionCallInfoBaseData, data: &pg_sys::Tr
     if new(PAYLOAD).is_some_and(|new| same_payload(payload, new)) && same_bytes(ranges, new(RANGES)) {
         return Ok(());
     }
-    let [service, key, version, fetched_at] = [0, 1, 2, 5].map(old);
+    let [service, key, version, fetched_at, altered] = [0, 1, 2, 5, 6].map(old);
     // SAFETY: each value is of the type its column has.
     let row = unsafe {
         Earlier {
-            service: String::from_datum(service.unwrap_or(Datum::null()), service.is_none()).unwrap_or_default(),
-            key: String::from_datum(key.unwrap_or(Datum::null()), key.is_none()).unwrap_or_default(),
+            service: service.map(|text| RawText::at(text).to_utf8()).unwrap_or_default(),
+            key: key.map(|text| RawText::at(text).to_utf8()).unwrap_or_default(),
             version: version.map_or(0, |version| version.value() as i64),
             payload: RawJsonb(copied(payload)),
             ranges: ranges.and_then(|ranges| Vec::<u8>::from_datum(ranges, false)),
             fetched_at: fetched_at
                 .and_then(|at| TimestampWithTimeZone::from_datum(at, false))
                 .unwrap_or_else(TimestampWithTimeZone::negative_infinity),
+            altered: altered.is_some_and(|altered| altered.value() != 0),
         }
     };
     gather(row)

@@ -3,10 +3,12 @@
 use pgrx::prelude::*;
 
 mod backlog;
+mod bind;
 mod budgets;
 mod convert;
 mod disk;
 mod earlier;
+mod encoding;
 mod error;
 mod functions;
 mod gucs;
@@ -22,6 +24,7 @@ mod shmem;
 mod spi;
 mod store;
 mod tally;
+mod trials;
 mod wake;
 mod worker;
 
@@ -44,6 +47,7 @@ pub extern "C-unwind" fn _PG_init() {
         shmem::init();
         budgets::init();
         tally::init();
+        trials::init();
         disk::init();
         worker::init();
     }

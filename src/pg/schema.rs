@@ -47,6 +47,7 @@ extension_sql_file!(
     name = "engine",
     requires = ["health", enrich_retry, enrich_queue_length]
 );
-extension_sql_file!("../../sql/install/70_privileges.sql", name = "privileges", requires = ["engine"]);
+extension_sql_file!("../../sql/install/57_test.sql", name = "test", requires = ["engine", enrich_test]);
+extension_sql_file!("../../sql/install/70_privileges.sql", name = "privileges", requires = ["test"]);
 extension_sql_file!("../../sql/install/80_comments.sql", name = "comments", requires = ["privileges"]);
 extension_sql_file!("../../sql/install/90_grants.sql", name = "grants", finalize);

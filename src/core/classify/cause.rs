@@ -31,7 +31,9 @@ impl Cause {
         match outcome {
             Outcome::RateLimited { used_up: true, .. } => Cause::UsedUp,
             Outcome::RateLimited { .. } => Cause::Limited,
-            Outcome::Success { .. } | Outcome::NotFound | Outcome::Unauthorized { .. } => Cause::Status(answer.status),
+            Outcome::Success { .. } | Outcome::Unchanged | Outcome::NotFound | Outcome::Unauthorized { .. } => {
+                Cause::Status(answer.status)
+            }
             _ if (300..400).contains(&answer.status) => Cause::Transport(TransportKind::Redirect),
             _ if is_page(&answer.body) => Cause::Page,
             Outcome::Invalid { .. } => Cause::Malformed,
@@ -78,7 +80,7 @@ impl Health {
         match (outcome, cause) {
             (_, Cause::NotStored | Cause::NoRequest | Cause::Internal) => Health::Unknown,
             (Outcome::RateLimited { .. } | Outcome::Unauthorized { .. }, _) => Health::Unknown,
-            (Outcome::Success { .. } | Outcome::NotFound, _) => Health::Works,
+            (Outcome::Success { .. } | Outcome::Unchanged | Outcome::NotFound, _) => Health::Works,
             // the size is this key's own
             (_, Cause::Transport(TransportKind::TooLarge)) => Health::Works,
             // every key would be led astray or refused like this one

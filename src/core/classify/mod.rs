@@ -9,6 +9,7 @@ mod rule;
 #[cfg(test)]
 mod tests;
 
+use super::condition::Validators;
 use super::hibp;
 use super::json_path::Document;
 use super::json_text::{make_safe, Safe, Unsafe};
@@ -34,6 +35,10 @@ pub struct Answer {
     pub retry_after: Option<String>,
     /// The headers that the request wanted.
     pub wanted: Vec<(String, String)>,
+    /// It was asked for only if it had changed.
+    pub conditional: bool,
+    /// It repeated the secret that it was sent, which is not in the body any more.
+    pub masked: bool,
     pub latency_ms: u32,
 }
 
@@ -108,8 +113,10 @@ pub struct TransportFailure {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// `payload` is JSON text that `jsonb` takes; `altered` when something had to be replaced for it. Of a hash range that
-    /// can be packed, `ranges` holds it and `payload` its summary.
-    Success { payload: String, ranges: Option<Vec<u8>>, altered: bool },
+    /// can be packed, `ranges` holds it and `payload` its summary. `validators`: by what the provider knows its version.
+    Success { payload: String, ranges: Option<Vec<u8>>, altered: bool, validators: Option<Validators> },
+    /// The answer that is kept still holds.
+    Unchanged,
     /// Asked, and the provider knows nothing.
     NotFound,
     /// A wait, not a failed attempt. `used_up`: a balance, not a short window.
@@ -125,13 +132,13 @@ pub enum Outcome {
 impl Outcome {
     /// Whether it says something about the key, if only that nothing is known of it.
     pub fn answers(&self) -> bool {
-        matches!(self, Outcome::Success { .. } | Outcome::NotFound)
+        matches!(self, Outcome::Success { .. } | Outcome::Unchanged | Outcome::NotFound)
     }
 
     /// The value of `enrichment_cache.response_status`.
     pub fn status(&self) -> &'static str {
         match self {
-            Outcome::Success { .. } => "success",
+            Outcome::Success { .. } | Outcome::Unchanged => "success",
             Outcome::NotFound => "not_found",
             Outcome::RateLimited { .. } => "rate_limited",
             Outcome::Unauthorized { .. } => "unauthorized",
@@ -152,6 +159,9 @@ enum Body {
 
 /// Judges an answer. Pure: the same answer at the same time is always judged the same.
 pub fn judge(service: &Service, answer: &Answer, now: Micros) -> Outcome {
+    if answer.status == 304 && answer.conditional {
+        return Outcome::Unchanged;
+    }
     let body = look(service, &answer.body);
     let document = match &body {
         Body::Json(safe) => Some(Document::new(&safe.text)),
@@ -166,7 +176,7 @@ pub fn judge(service: &Service, answer: &Answer, now: Micros) -> Outcome {
     };
     match other_than_success.or_else(|| lacking(service, document)) {
         Some(outcome) => outcome,
-        None => keep(&answer.body, body),
+        None => keep(answer, body, Validators::read(&answer.wanted).filter(|_| service.rules.conditional)),
     }
 }
 
@@ -201,6 +211,7 @@ fn by_status(
     let message = |words: &str| message(words, status, document);
     Some(match status {
         429 => Outcome::RateLimited { pause_micros: pause(service, answer, false, now), used_up: false },
+        304 => Outcome::Invalid { message: message("\"not modified\" to a question without a condition") },
         300..=399 => Outcome::Error { message: message("a redirect, which is not followed"), retry: false },
         // also a 401, 403 or 404 that a proxy or a challenge in front of the provider wrote
         _ if page => Outcome::Error { message: message("an HTML page in place of an answer"), retry: true },
@@ -233,17 +244,19 @@ fn lacking(service: &Service, document: Option<&Document<'_>>) -> Option<Outcome
 }
 
 /// A success, unless the body cannot be read.
-fn keep(bytes: &[u8], body: Body) -> Outcome {
+fn keep(answer: &Answer, body: Body, validators: Option<Validators>) -> Outcome {
     let invalid = |why: String| Outcome::Invalid { message: format!("the answer is {why}") };
     match body {
-        Body::Json(Safe { text, altered }) => Outcome::Success { payload: text, ranges: None, altered },
+        Body::Json(Safe { text, altered }) => {
+            Outcome::Success { payload: text, ranges: None, altered: altered || answer.masked, validators }
+        }
         Body::Page => invalid("an HTML page".to_owned()),
         Body::Other(Some(why)) => invalid(why.to_string()),
-        Body::Other(None) => match hibp::parse_range(bytes) {
+        Body::Other(None) => match hibp::parse_range(&answer.body) {
             Ok(range) => {
                 let ranges = range.pack();
                 let payload = ranges.as_deref().map_or_else(|| range.to_json(), hibp::summary);
-                Outcome::Success { payload, ranges, altered: false }
+                Outcome::Success { payload, ranges, altered: false, validators }
             }
             Err(why) => invalid(why),
         },

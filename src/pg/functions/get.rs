@@ -4,6 +4,7 @@ use crate::core::error::Error;
 use crate::core::key;
 use crate::core::service::Service;
 use crate::pg::convert::{positive_length, Host, RawJsonb};
+use crate::pg::encoding::{RawText, Utf8};
 use crate::pg::error::Answer;
 use crate::pg::gucs;
 use crate::pg::probe::{answer, many, site};
@@ -12,15 +13,14 @@ use crate::pg::store::registry;
 use crate::pg::tally::Counter;
 use pgrx::datum::{Array, Interval};
 use pgrx::prelude::*;
-use std::ffi::CStr;
 
 /// The payload of a key if it is fresh, else NULL. Reads only; a key that cannot be one is NULL.
 ///
 /// # Errors
 /// 42704 for an unknown service.
 #[pg_extern(stable, strict, parallel_safe, cost = 100)]
-fn enrich_get(service: &str, key: &str, fcinfo: pg_sys::FunctionCallInfo) -> Answer<Option<RawJsonb>> {
-    Ok(site::get(fcinfo, service, site::Given::Text(key))?.map(RawJsonb))
+fn enrich_get(service: &str, key: Utf8, fcinfo: pg_sys::FunctionCallInfo) -> Answer<Option<RawJsonb>> {
+    Ok(site::get(fcinfo, service, site::Given::Text(&key))?.map(RawJsonb))
 }
 
 /// The same for a column of type inet, without a way over text. A network has no answer of its own.
@@ -34,9 +34,9 @@ fn enrich_get_inet(service: &str, key: Host, fcinfo: pg_sys::FunctionCallInfo) -
 /// # Errors
 /// 42704 for an unknown service, 22023 for a negative interval.
 #[pg_extern(stable, strict, parallel_safe, cost = 100, name = "enrich_get")]
-fn enrich_get_stale(service: &str, key: &str, max_stale: Interval) -> Answer<Option<RawJsonb>> {
+fn enrich_get_stale(service: &str, key: Utf8, max_stale: Interval) -> Answer<Option<RawJsonb>> {
     positive_length(&max_stale)?;
-    Ok(once(service, key, Some(max_stale))?.map(RawJsonb))
+    Ok(once(service, &key, Some(max_stale))?.map(RawJsonb))
 }
 
 /// The fresh payloads among many keys, in key order; keys without one give no row.
@@ -44,9 +44,11 @@ fn enrich_get_stale(service: &str, key: &str, max_stale: Interval) -> Answer<Opt
 /// # Errors
 /// 42704 for an unknown service.
 #[pg_extern(stable, strict, parallel_safe, cost = 1000)]
-fn enrich_get_many(service: &str, keys: Array<&str>, fcinfo: pg_sys::FunctionCallInfo) -> Answer<KeysWithPayloads> {
+fn enrich_get_many(service: &str, keys: Array<RawText>, fcinfo: pg_sys::FunctionCallInfo) -> Answer<KeysWithPayloads> {
     let service = registry::service(service)?;
-    let mut wanted: Vec<_> = keys.iter().flatten().filter_map(|key| key::normal_form(service.key_kind, key)).collect();
+    let keys: Vec<RawText> = keys.iter().flatten().collect();
+    let keys: Vec<_> = keys.iter().map(RawText::read).collect();
+    let mut wanted: Vec<_> = keys.iter().filter_map(|key| key::normal_form(service.key_kind, key)).collect();
     wanted.sort_unstable();
     wanted.dedup();
     let wanted: Vec<&str> = wanted.iter().map(|key| &**key).collect();
@@ -76,15 +78,8 @@ fn with_files(service: &Service, keys: &[&str], rows: Rows) -> Result<(), Error>
 /// # Errors
 /// 42704 for an unknown service.
 #[pg_extern(stable, strict, parallel_safe, cost = 100)]
-fn enrich_get_text(service: &str, key: &str) -> Answer<Option<String>> {
-    let Some(datum) = once(service, key, None)? else { return Ok(None) };
-    // the server's own text keeps every digit of a number
-    // SAFETY: the datum is a jsonb value that was copied to this call's memory.
-    let json = unsafe { pgrx::direct_function_call::<&CStr>(pg_sys::jsonb_out, &[Some(datum)]) };
-    Ok(json.map(|json| {
-        let json = json.to_string_lossy();
-        serde_json::from_str(&json).unwrap_or_else(|_| json.into_owned())
-    }))
+fn enrich_get_text(service: &str, key: Utf8) -> Answer<Option<RawText>> {
+    Ok(once(service, &key, None)?.and_then(RawText::of_jsonb))
 }
 
 fn once(service: &str, key: &str, grace: Option<Interval>) -> Result<Option<pg_sys::Datum>, Error> {

@@ -13,6 +13,7 @@ mod password;
 mod request;
 mod table;
 mod text;
+mod trial;
 
 use crate::core::address;
 use crate::core::error::Error;

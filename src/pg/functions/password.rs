@@ -3,6 +3,7 @@
 use crate::core::hash::hibp_split;
 use crate::core::Micros;
 use crate::pg::convert::transaction_start;
+use crate::pg::encoding::Utf8;
 use crate::pg::error::Answer;
 use crate::pg::store::{cache, queue, registry};
 use crate::pg::{backlog, disk, probe, wake};
@@ -18,7 +19,7 @@ use pgrx::prelude::*;
 #[pg_extern(volatile, strict, security_definer)]
 #[search_path(pg_catalog, pg_temp)]
 fn enrich_password(
-    password: &str,
+    password: Utf8,
 ) -> Result<
     TableIterator<'static, (name!(breached, Option<bool>), name!(prevalence, Option<i64>), name!(status, String))>,
     ErrorReport,

@@ -2,6 +2,7 @@
 
 use super::{eligible, key_to_write};
 use crate::core::service::Service;
+use crate::pg::encoding::{RawText, Utf8};
 use crate::pg::error::Answer;
 use crate::pg::probe;
 use crate::pg::store::{breakers, queue, registry};
@@ -16,9 +17,9 @@ use pgrx::prelude::*;
 /// 42704 unknown service, 22023 for a key that cannot be one, 53400 when the queue is full.
 #[pg_extern(volatile, security_definer)]
 #[search_path(pg_catalog, pg_temp)]
-fn enrich_request(service: &str, key: &str, priority: default!(i32, 0)) -> Answer<String> {
+fn enrich_request(service: &str, key: Utf8, priority: default!(i32, 0)) -> Answer<String> {
     let service = registry::service(service)?;
-    let key = key_to_write(&service, key)?;
+    let key = key_to_write(&service, &key)?;
     let refused = match refusal(&service)? {
         Some(why) => Some(why),
         None if !eligible(&key) => Some("ineligible"),
@@ -46,11 +47,11 @@ fn enrich_request(service: &str, key: &str, priority: default!(i32, 0)) -> Answe
 /// As `enrich_request`; nothing is queued then.
 #[pg_extern(volatile, security_definer)]
 #[search_path(pg_catalog, pg_temp)]
-fn enrich_request_many(service: &str, keys: Array<&str>, priority: default!(i32, 0)) -> Answer<i64> {
+fn enrich_request_many(service: &str, keys: Array<RawText>, priority: default!(i32, 0)) -> Answer<i64> {
     let service = registry::service(service)?;
     let mut wanted = Vec::with_capacity(keys.len());
     for key in keys.iter().flatten() {
-        let key = key_to_write(&service, key)?;
+        let key = key_to_write(&service, &key.to_utf8())?;
         if eligible(&key) {
             wanted.push(key.text);
         }

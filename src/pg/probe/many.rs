@@ -8,6 +8,7 @@ use super::scan::Found;
 use super::target::{self, Column};
 use super::Snapshot;
 use crate::core::error::Error;
+use crate::pg::encoding::RawText;
 use crate::pg::ranges;
 use crate::pg::rows::Rows;
 use crate::pg::store::cache;
@@ -87,7 +88,7 @@ unsafe fn take(
 
 /// Puts one answer into the result, which copies it; the payload is let go.
 pub fn put(rows: Rows, key: &str, payload: pg_sys::Datum) {
-    if let Some(key) = key.into_datum() {
+    if let Some(key) = RawText::of_utf8(key).into_datum() {
         put_values(rows, key, payload);
     }
 }

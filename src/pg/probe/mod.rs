@@ -14,6 +14,7 @@ pub mod site;
 pub mod target;
 
 use crate::core::error::Error;
+use crate::pg::encoding;
 use crate::pg::lone;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
@@ -69,6 +70,10 @@ pub fn let_go() {
 /// # Errors
 /// `NotInstalled`; PostgreSQL's own errors are raised.
 fn find<T>(service: &str, key: &str, read: impl FnOnce(Option<&Found>) -> T) -> Result<Option<T>, Error> {
+    // in the table it stands in another encoding
+    if !key.is_ascii() && !encoding::is_utf8() {
+        return Ok(None);
+    }
     let mut read = Some(read);
     let _snapshot = Snapshot::active();
     loop {

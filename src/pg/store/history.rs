@@ -15,14 +15,16 @@ pub struct Earlier {
     pub payload: RawJsonb,
     pub ranges: Option<Vec<u8>>,
     pub fetched_at: TimestampWithTimeZone,
+    pub altered: bool,
 }
 
 // The trigger of the cache runs this with whatever search_path its statement has.
 static KEEP: Statement = Statement {
-    sql: "INSERT INTO @extschema@.enrichment_history (service, cache_key, version, payload, ranges, fetched_at)
+    sql:
+        "INSERT INTO @extschema@.enrichment_history (service, cache_key, version, payload, ranges, fetched_at, altered)
         SELECT pg_catalog.unnest($1), pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4),
-            pg_catalog.unnest($5), pg_catalog.unnest($6)",
-    args: &[TEXTARRAYOID, TEXTARRAYOID, INT8ARRAYOID, JSONBARRAYOID, BYTEAARRAYOID, TIMESTAMPTZARRAYOID],
+            pg_catalog.unnest($5), pg_catalog.unnest($6), pg_catalog.unnest($7)",
+    args: &[TEXTARRAYOID, TEXTARRAYOID, INT8ARRAYOID, JSONBARRAYOID, BYTEAARRAYOID, TIMESTAMPTZARRAYOID, BOOLARRAYOID],
 };
 
 /// Keeps them all.
@@ -35,6 +37,7 @@ pub fn keep(earlier: Vec<Earlier>) -> Result<(), Error> {
         Arg::of(earlier.iter().map(|row| RawJsonb(row.payload.0)).collect::<Vec<_>>()),
         Arg::of(earlier.iter().map(|row| row.ranges.as_deref()).collect::<Vec<_>>()),
         Arg::of(earlier.iter().map(|row| row.fetched_at).collect::<Vec<_>>()),
+        Arg::of(earlier.iter().map(|row| row.altered).collect::<Vec<_>>()),
     ];
     spi::run(&KEEP, &args, Mode::Write, |_| {})?;
     Ok(())

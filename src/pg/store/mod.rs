@@ -18,6 +18,7 @@ pub mod lookups;
 pub mod queue;
 pub mod read_again;
 pub mod registry;
+pub mod renewal;
 pub mod sources;
 pub mod user_tables;
 

@@ -1,5 +1,6 @@
 //! Statements on `enrichment_queue`: the durable, single-flight list of what is to be asked.
 
+use crate::core::condition::Validators;
 use crate::core::error::Error;
 use crate::core::Micros;
 use crate::pg::backlog;
@@ -71,6 +72,8 @@ pub struct Claim {
     pub id: i64,
     pub key: String,
     pub attempts: i32,
+    /// By what the provider knows the answer that is kept, if it is to be asked whether it has changed.
+    pub kept: Option<Validators>,
 }
 
 static CLAIM: Statement = Statement {
@@ -90,7 +93,7 @@ pub fn claim(service: &str, n: i64, now: Micros) -> Result<Vec<Claim>, Error> {
     let mut claims = Vec::new();
     spi::run(&CLAIM, &[Arg::of(service), Arg::of(n), Arg::of(to_timestamp(now))], Mode::Write, |row| {
         if let (Some(id), Some(key), Some(attempts)) = (row.get(1), row.text(2), row.get(3)) {
-            claims.push(Claim { id, key, attempts });
+            claims.push(Claim { id, key, attempts, kept: None });
         }
     })?;
     Ok(claims)

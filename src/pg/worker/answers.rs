@@ -12,9 +12,10 @@ use crate::core::{ttl, Micros, SECOND};
 use crate::io::Done;
 use crate::pg::store::cache::{self, Incoming, Payload};
 use crate::pg::store::lanes::{self as ledger, Calls};
+use crate::pg::store::renewal::{self, Renewal};
 use crate::pg::store::{attempts, indicators, queue};
 use crate::pg::{convert, disk};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 const MAX_BATCH: usize = 200;
 
@@ -82,16 +83,18 @@ pub fn settle(done: Vec<Done>, lanes: &mut Lanes, held: &mut Held) -> bool {
 
 fn settle_batch(service: &str, batch: Vec<Settled>, held: &mut Held) {
     let mut stored = Vec::with_capacity(batch.len());
+    let mut again = HashSet::new();
     match xact::run_briefly(c"enrichment_cache: storing answers", || store(service, &batch)) {
-        Ok(standing) => {
-            standing.tell(service);
+        Ok(outcome) => {
+            outcome.standing.tell(service);
+            again = outcome.again;
             stored = batch;
         }
         Err(error) => {
             said::event(service, &format!("a batch of answers is stored one by one: {error}"));
             let mut locked_out = 0;
             for answer in batch {
-                if locked_out < LOCKED_OUT && one_by_one(service, &answer) {
+                if locked_out < LOCKED_OUT && one_by_one(service, &answer, &mut again) {
                     stored.push(answer);
                 } else {
                     locked_out += 1;
@@ -102,17 +105,23 @@ fn settle_batch(service: &str, batch: Vec<Settled>, held: &mut Held) {
         }
     }
     stored.iter().filter(|answer| !answer.done.outcome.answers()).for_each(|answer| said::failed(&answer.done));
-    let over = stored.iter().filter(|answer| final_for_now(&answer.done.outcome));
+    let over = stored.iter().filter(|answer| final_for_now(&answer.done.outcome) && !again.contains(&answer.done.id));
     fetches::complete(service, over.map(|answer| answer.done.key.text.as_str()));
 }
 
-/// Stores one answer, or that it could not be stored; false when neither is possible now.
-fn one_by_one(service: &str, answer: &Settled) -> bool {
+/// Stores one answer, or that it could not be stored; false when neither is possible now. `again` as of [`store`].
+fn one_by_one(service: &str, answer: &Settled, again: &mut HashSet<i64>) -> bool {
     let alone = |answer: &Settled| {
         xact::run_briefly(c"enrichment_cache: storing an answer", || store(service, std::slice::from_ref(answer)))
-            .map(|standing| standing.tell(service))
     };
-    let Err(error) = alone(answer) else { return true };
+    let error = match alone(answer) {
+        Ok(stored) => {
+            stored.standing.tell(service);
+            again.extend(stored.again);
+            return true;
+        }
+        Err(error) => error,
+    };
     if not_its_fault(&error) {
         return false;
     }
@@ -124,7 +133,7 @@ fn one_by_one(service: &str, answer: &Settled) -> bool {
         },
         attempts: answer.attempts,
     };
-    alone(&refused).is_ok()
+    alone(&refused).map(|stored| stored.standing.tell(service)).is_ok()
 }
 
 /// Whether the same answer can be stored later: locks, cancels, want of space and the like (SQLSTATE classes 40, 53,
@@ -153,7 +162,18 @@ fn final_for_now(outcome: &Outcome) -> bool {
     !matches!(outcome, Outcome::RateLimited { .. })
 }
 
-fn store(service: &str, batch: &[Settled]) -> Result<Standing, Error> {
+/// What storing a batch has brought about.
+struct Stored {
+    standing: Standing,
+    /// Requests that go out once more although they were answered: the provider said that nothing has changed of an answer
+    /// that is not there any more.
+    again: HashSet<i64>,
+}
+
+fn store(service: &str, batch: &[Settled]) -> Result<Stored, Error> {
+    let renewals: Vec<Renewal> = batch.iter().filter_map(|answer| renewed(&answer.done)).collect();
+    let renewed = renewal::renew(service, &renewals)?;
+    let mut again = HashSet::new();
     let mut incoming = Vec::with_capacity(batch.len());
     let (mut answered_ids, mut answered_keys) = (Vec::new(), Vec::new());
     let (mut calls, mut ended) = (Calls::default(), attempts::Attempts::new());
@@ -169,8 +189,18 @@ fn store(service: &str, batch: &[Settled]) -> Result<Standing, Error> {
             _ => None,
         };
         let message = standing.message(&done.outcome);
-        incoming.push((entry(done, message.clone()), Payload::Text(payload)));
         let waits = standing.hear(done, fraction(done.id, done.finished_at));
+        if done.outcome == Outcome::Unchanged {
+            if renewed.contains(&done.key.text) {
+                answered_ids.push(done.id);
+                answered_keys.push(done.key.text.clone());
+            } else {
+                again.insert(done.id);
+                queue::put_back(&put_back(done, *attempts, Some(done.finished_at), None))?;
+            }
+            continue;
+        }
+        incoming.push((entry(done, message.clone()), Payload::Text(payload)));
         if done.outcome.answers() {
             calls.stores += 1;
             answered_ids.push(done.id);
@@ -189,7 +219,19 @@ fn store(service: &str, batch: &[Settled]) -> Result<Standing, Error> {
     standing.write(service)?;
     attempts::count(service, &ended)?;
     ledger::count(service, &calls)?;
-    Ok(standing)
+    Ok(Stored { standing, again })
+}
+
+/// What a provider's word that nothing has changed makes of the kept answer.
+fn renewed(done: &Done) -> Option<Renewal> {
+    let hash = cache_key_hash(&done.service.name, &done.key.text);
+    (done.outcome == Outcome::Unchanged).then(|| Renewal {
+        key: done.key.text.clone(),
+        fetched_at: done.finished_at,
+        expires_at: ttl::expires_at(done.finished_at, done.service.ttl, &hash),
+        code: done.status_code.map(i32::from),
+        latency_ms: i32::try_from(done.latency_ms).ok(),
+    })
 }
 
 fn entry(done: &Done, error: Option<String>) -> Incoming {
@@ -200,9 +242,9 @@ fn entry(done: &Done, error: Option<String>) -> Incoming {
         // a failure is not an answer: nothing may take it for a fresh one
         _ => 0,
     };
-    let ranges = match &done.outcome {
-        Outcome::Success { ranges, .. } => ranges.clone(),
-        _ => None,
+    let (ranges, altered, validators) = match &done.outcome {
+        Outcome::Success { ranges, altered, validators, .. } => (ranges.clone(), *altered, validators.clone()),
+        _ => (None, false, None),
     };
     Incoming {
         key: done.key.text.clone(),
@@ -213,6 +255,8 @@ fn entry(done: &Done, error: Option<String>) -> Incoming {
         code: done.status_code.map(i32::from),
         latency_ms: i32::try_from(done.latency_ms).ok(),
         error,
+        altered,
+        validators,
     }
 }
 

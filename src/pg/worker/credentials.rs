@@ -15,6 +15,25 @@ pub fn of(service: &Service) -> Result<Option<Secret>, Error> {
     Ok(source.resolve(name, stored.as_deref()))
 }
 
+/// What was found of a service's secret.
+#[derive(Default)]
+pub struct Credential {
+    pub secret: Option<Secret>,
+    /// The place that has it.
+    pub origin: Option<Origin>,
+    /// What is wrong with its file.
+    pub warning: Option<String>,
+}
+
+/// The secret of a service with the place it comes from.
+pub fn found(service: &Service) -> Result<Credential, Error> {
+    let Some(name) = &service.secret_name else { return Ok(Credential::default()) };
+    let stored = registry::stored_secret(name)?;
+    let found = SecretSource { dir: gucs::secrets_dir() }.find(name, stored.as_deref());
+    let (secret, origin) = found.secret.unzip();
+    Ok(Credential { secret, origin, warning: found.warning })
+}
+
 /// Which secret a service was refused with, in words: its name and where it came from.
 ///
 /// # Errors
@@ -23,9 +42,7 @@ pub fn origin(service: &Service) -> Result<String, Error> {
     let Some(name) = &service.secret_name else {
         return Ok("no secret is sent to it, so it refuses this server's address, User-Agent or contact".to_string());
     };
-    let stored = registry::stored_secret(name)?;
-    let found = SecretSource { dir: gucs::secrets_dir() }.find(name, stored.as_deref()).secret;
-    let place = match found.map(|(_, origin)| origin) {
+    let place = match found(service)?.origin {
         Some(Origin::File) => "comes from its file in enrichment_cache.secrets_dir",
         Some(Origin::Stored) => "comes from the database (enrich_set_secret)",
         Some(Origin::Environment) => "comes from the server's environment",

@@ -5,7 +5,7 @@ use super::answers::{self, Held};
 use super::fetches::{self, Contested};
 use super::{
     adopt::Adoption, discover, lanes::Lanes, ledgers::Ledgers, lookups::Lookups, mirror::Mirror, said, signals,
-    steps::Steps, write_back::WriteBack, xact,
+    steps::Steps, trials::Trials, write_back::WriteBack, xact,
 };
 use crate::core::error::Error;
 use crate::core::Micros;
@@ -13,7 +13,7 @@ use crate::io::{wake::Any, ClientConfig, Pool};
 use crate::pg::shmem::{self, State, Text};
 use crate::pg::store::sources::{self, Attached};
 use crate::pg::store::{attempts, cache, lanes as ledger, queue};
-use crate::pg::{backlog, convert, gucs, store, tally, wake};
+use crate::pg::{backlog, convert, gucs, store, tally, trials, wake};
 use pgrx::bgworkers::BackgroundWorker;
 use pgrx::prelude::*;
 use std::time::Duration;
@@ -109,6 +109,7 @@ struct Worker {
     steps: Steps,
     held: Held,
     contested: Contested,
+    trials: Trials,
     write_back: WriteBack,
     lookups: Lookups,
     adoption: Adoption,
@@ -138,6 +139,7 @@ fn serve(oid: u32, extension: pg_sys::Oid) {
     };
     report(oid, State::Serving, 0, "");
     tally::serve();
+    trials::begin_again();
     let now = convert::clock();
     let mut worker = Worker {
         pool,
@@ -146,6 +148,7 @@ fn serve(oid: u32, extension: pg_sys::Oid) {
         steps: Steps::default(),
         held: Held::default(),
         contested: Contested::default(),
+        trials: Trials::default(),
         write_back: WriteBack::default(),
         lookups: Lookups::starting(now),
         adoption: Adoption::default(),
@@ -193,9 +196,23 @@ fn still_wanted(oid: u32) -> bool {
 impl Worker {
     /// Does what there is to do, a bounded batch of each kind; says whether there may be more.
     fn round(&mut self) -> bool {
-        let Worker { pool, lanes, ledgers, steps, held, contested, write_back, released, attached, lookups, .. } = self;
+        let Worker {
+            pool,
+            lanes,
+            ledgers,
+            steps,
+            held,
+            contested,
+            trials,
+            write_back,
+            released,
+            attached,
+            lookups,
+            ..
+        } = self;
         let (adoption, mirror) = (&mut self.adoption, &mut self.mirror);
         let mut done = pool.drain();
+        trials.finish(&mut done, lanes);
         done.extend(lanes.take_unsent());
         let mut busy = answers::settle(done, lanes, held);
         if !*released {
@@ -207,6 +224,9 @@ impl Worker {
         }
         busy |= steps.run("answers of files", || adoption.round());
         busy |= steps.run("files of the disk cache", || mirror.round());
+        if *released {
+            busy |= steps.run("tests of services", || Ok(ledgers.bring_in()? && trials.begin(pool, lanes)));
+        }
         if gucs::enabled() && *released {
             busy |= steps.run("requests of waiting sessions", || fetches::accept(contested));
             busy |= steps.run("start of calls", || match ledgers.bring_in()? {
@@ -292,7 +312,9 @@ impl Worker {
     fn finish(self, still_here: bool) {
         signals::clear_cancel();
         let Worker { pool, mut lanes, mut held, lookups, mirror, .. } = self;
-        let done = pool.shutdown(GRACE);
+        let mut done = pool.shutdown(GRACE);
+        // the next worker begins them again
+        done.retain(|done| done.id >= 0);
         signals::clear_cancel();
         mirror.finish(still_here);
         if still_here {

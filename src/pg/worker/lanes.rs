@@ -17,7 +17,7 @@ use crate::io::{Done, Job, Pool};
 use crate::pg::shmem::{Text, Waits};
 use crate::pg::store::breakers::{self, Standing};
 use crate::pg::store::lanes::{self as ledger, Pause};
-use crate::pg::store::{queue, registry};
+use crate::pg::store::{queue, registry, renewal};
 use crate::pg::{budgets, convert, gucs, wake};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -170,6 +170,30 @@ impl Lanes {
         self.lanes.iter().filter_map(held_up).collect()
     }
 
+    /// Takes one call from a service's budget, for which no request waits, if one may start now; else what holds it up.
+    pub fn permit_one(
+        &mut self,
+        service: &Service,
+        secret: Option<&Secret>,
+        now: Micros,
+    ) -> Result<Result<(), Option<Held>>, Error> {
+        let lane = self.lanes.entry(service.name.clone()).or_default();
+        xact::run(c"enrichment_cache: permitting a test", || {
+            lane.join(service, secret, now)?;
+            let taken = lane.spending(now, |spending| match spending.permits(&service.limits, now, 1) {
+                0 => Err(spending.next_permit_at(&service.limits, now)),
+                _ => Ok(spending.reserve(&service.limits, now, 1)),
+            });
+            let spends = match taken {
+                Ok(spends) => spends,
+                Err(held) => return Ok(Err(held)),
+            };
+            ledger::spend(&service.name, &lane.budget, &spends)?;
+            lane.spending(now, |spending| spending.went_out(now));
+            Ok(Ok(()))
+        })
+    }
+
     /// Claims that ended without a call since this was last asked.
     pub fn take_unsent(&mut self) -> Vec<Done> {
         std::mem::take(&mut self.unsent)
@@ -273,7 +297,10 @@ impl Lane {
         };
         reserved.push((self.budget, permitted));
         let claims = queue::claim(&service.name, i64::from(permitted), now)?;
-        let (claims, answered) = adopt::unless_answered(service, claims)?;
+        let (mut claims, answered) = adopt::unless_answered(service, claims)?;
+        if service.rules.conditional {
+            renewal::note_kept(&service.name, &mut claims)?;
+        }
         let unused = permitted.saturating_sub(claims.len() as u32);
         if unused > 0 {
             reserved.pop();
@@ -353,7 +380,10 @@ fn take_off(spends: &mut [Spend], calls: u32) {
 /// The job of a claim, or its outcome when no request can be made of it.
 fn job(service: &Arc<Service>, secret: Option<&Secret>, claim: &queue::Claim) -> Result<Job, Done> {
     let built = key::normalise(service.key_kind, &claim.key).map_err(|problem| problem.why).and_then(|key| {
-        let request = request::build(service, &key, secret, &gucs::user_agent(), gucs::contact().as_deref())?;
+        let mut request = request::build(service, &key, secret, &gucs::user_agent(), gucs::contact().as_deref())?;
+        if let Some(kept) = &claim.kept {
+            request.only_if_changed(kept);
+        }
         Ok((key, request))
     });
     match built {
@@ -365,6 +395,7 @@ fn job(service: &Arc<Service>, secret: Option<&Secret>, claim: &queue::Claim) ->
             outcome: Outcome::Error { message: format!("no request can be built: {why}"), retry: false },
             cause: Cause::NoRequest,
             status_code: None,
+            failed_at: None,
             latency_ms: 0,
             finished_at: convert::clock(),
             usage: false,

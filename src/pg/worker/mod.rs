@@ -17,6 +17,7 @@ mod said;
 mod signals;
 mod standing;
 mod steps;
+mod trials;
 mod usage;
 mod write_back;
 mod xact;

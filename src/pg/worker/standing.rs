@@ -40,7 +40,7 @@ impl Standing {
     /// What is noted of an outcome that is no answer.
     pub fn message(&self, outcome: &Outcome) -> Option<String> {
         match outcome {
-            Outcome::Success { .. } | Outcome::NotFound => None,
+            Outcome::Success { .. } | Outcome::Unchanged | Outcome::NotFound => None,
             Outcome::RateLimited { used_up: true, .. } => Some("the provider's balance is used up".to_string()),
             Outcome::RateLimited { .. } => Some("the provider asked to wait".to_string()),
             Outcome::Unauthorized { message } => Some(match &self.refused {
@@ -65,7 +65,7 @@ impl Standing {
                 self.pause(UNAUTHORIZED, until, &done.outcome);
                 return Some(until);
             }
-            Outcome::Success { .. } | Outcome::NotFound => {
+            Outcome::Success { .. } | Outcome::Unchanged | Outcome::NotFound => {
                 if self.now.pause.until.is_some_and(|until| until <= now) {
                     self.now.pause = Pause::default();
                 }
