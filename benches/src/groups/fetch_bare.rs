@@ -94,6 +94,7 @@ fn throw_away(job: &Job, client: &enrichment_cache::io::Client) -> Performed {
     Performed {
         outcome: Outcome::NotFound,
         status_code: answer.as_ref().ok().map(|answer| answer.status),
+        failed_at: None,
         latency_ms: 0,
         reports: Vec::new(),
     }
