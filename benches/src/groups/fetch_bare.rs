@@ -95,6 +95,7 @@ fn throw_away(job: &Job, client: &enrichment_cache::io::Client) -> Performed {
         outcome: Outcome::NotFound,
         cause: Cause::Status(404),
         status_code: answer.as_ref().ok().map(|answer| answer.status),
+        failed_at: None,
         latency_ms: 0,
         reports: Vec::new(),
     }
