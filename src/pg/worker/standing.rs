@@ -65,10 +65,8 @@ impl Standing {
                 self.pause(UNAUTHORIZED, until, &done.outcome);
                 return Some(until);
             }
-            Outcome::Success { .. } | Outcome::Unchanged | Outcome::NotFound => {
-                if self.now.pause.until.is_some_and(|until| until <= now) {
-                    self.now.pause = Pause::default();
-                }
+            outcome if outcome.answers() && self.now.pause.until.is_some_and(|until| until <= now) => {
+                self.now.pause = Pause::default();
             }
             _ => {}
         }
