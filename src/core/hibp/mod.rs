@@ -1,5 +1,6 @@
 //! Ranges of the Pwned Passwords API: what an answer says, and the compact form in which it is kept.
 
+pub mod corpus;
 mod jsonb;
 mod packed;
 mod range;

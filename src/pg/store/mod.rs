@@ -9,6 +9,7 @@ use std::rc::Rc;
 
 pub mod cache;
 pub mod files;
+pub mod hibp;
 pub mod indicators;
 pub mod lanes;
 pub mod lookups;
