@@ -42,7 +42,7 @@ fn enrich_password(
         status = "stale";
     }
     let count = match &lying {
-        Some(lying) => Some(disk::breaches(lying, &suffix)),
+        Some(lying) => disk::breaches(lying, &suffix),
         None => cache::breaches(&prefix, &suffix)?,
     };
     let Some(count) = count else {
