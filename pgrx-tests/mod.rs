@@ -6,6 +6,8 @@ mod attach;
 mod cleanup;
 mod comments;
 mod compare;
+mod coverage;
+mod explain;
 mod get;
 mod hibp;
 mod invalidate;

@@ -61,8 +61,13 @@ mod tests {
 
     #[pg_test]
     fn passwords_a_padding_row_of_count_zero_is_not_a_breach() {
-        range(&format!(r#"{{"{SUFFIX}": 0}}"#), "1 day");
+        range(&format!(r#"{{"{SUFFIX}": 0, "{}": 3}}"#, "0".repeat(35)), "1 day");
         assert_eq!(asked("password"), "false|0|fresh");
+        // and padding alone is no answer
+        for range_of_padding in [format!(r#"{{"{SUFFIX}": 0}}"#), "{}".to_owned(), r#"{"x": 0}"#.to_owned()] {
+            range(&range_of_padding, "1 day");
+            assert_eq!(asked("password"), "-|-|empty", "{range_of_padding}");
+        }
     }
 
     #[pg_test]

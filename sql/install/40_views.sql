@@ -253,41 +253,8 @@ LEFT JOIN LATERAL (
     ORDER BY s.id LIMIT 1) n ON true
 LEFT JOIN @extschema@.enrichment_cache c ON c.service = h.service AND c.cache_key = h.cache_key;
 
--- Monitoring: pg_monitor reads these, so they call nothing but pg_catalog, enrich_worker_states,
+-- Monitoring (coverage and forecasts: 42_coverage.sql, 43_eta.sql): pg_monitor reads these, so they call nothing but pg_catalog, enrich_worker_states,
 -- enrich_lane_waits, enrich_quota_live and enrich_live_lookups.
-
-CREATE VIEW @extschema@.enrichment_coverage AS
-WITH keys AS (
-    SELECT i.source, i.cache_key FROM @extschema@.enrichment_indicator i
-    WHERE i.cache_key IS NOT NULL GROUP BY i.source, i.cache_key),
-ineligible AS (
-    SELECT i.source, pg_catalog.count(*) AS keys FROM @extschema@.enrichment_indicator i
-    WHERE i.cache_key IS NULL GROUP BY i.source),
-counted AS (
-    SELECT s.name AS source, a.service,
-        pg_catalog.count(k.cache_key) AS eligible,
-        pg_catalog.count(*) FILTER (WHERE c.response_status = 'success') AS success,
-        pg_catalog.count(*) FILTER (WHERE c.response_status = 'not_found') AS not_found,
-        pg_catalog.count(*) FILTER (WHERE coalesce(c.response_status, 'error') NOT IN ('success', 'not_found')
-            AND (c.response_status IS NOT NULL OR q.state = 'dead' OR q.last_outcome IS NOT NULL)) AS failed,
-        pg_catalog.count(*) FILTER (WHERE c.response_status IS NULL
-            AND q.state IN ('waiting', 'in_flight') AND q.last_outcome IS NULL) AS queued
-    FROM @extschema@.enrichment_source s
-    CROSS JOIN LATERAL (SELECT DISTINCT u.service FROM pg_catalog.unnest(s.services) AS u (service)) a
-    LEFT JOIN keys k ON k.source = s.name
-    LEFT JOIN @extschema@.enrichment_cache c ON c.service = a.service AND c.cache_key = k.cache_key
-    LEFT JOIN @extschema@.enrichment_queue q ON q.service = a.service AND q.cache_key = k.cache_key
-    GROUP BY s.name, a.service)
-SELECT t.source, t.service,
-    t.eligible + coalesce(i.keys, 0::bigint) AS total,
-    t.eligible,
-    t.success + t.not_found AS answered,
-    t.success, t.not_found, t.failed, t.queued,
-    t.eligible - t.success - t.not_found - t.failed - t.queued AS never_asked,
-    coalesce(i.keys, 0::bigint) AS ineligible,
-    -- rounded down: 100 means all
-    pg_catalog.trunc((t.success + t.not_found)::numeric * 100::numeric / nullif(t.eligible, 0::bigint)::numeric, 2)::numeric(5, 2) AS percent
-FROM counted t LEFT JOIN ineligible i ON i.source = t.source;
 
 CREATE VIEW @extschema@.enrichment_queue_status AS
 SELECT coalesce(s.name, q.service) AS service,
@@ -345,63 +312,6 @@ LEFT JOIN LATERAL (
 LEFT JOIN @extschema@.enrich_lane_waits() h
     ON h.service = s.name AND h.per = w.per AND h.next_call_at > pg_catalog.now()
 LEFT JOIN @extschema@.enrichment_lane l ON l.service = s.name AND l.paused_until > pg_catalog.now();
-
--- When what waits now will have been asked: for each limit the rest of the current window, then whole windows; the
--- latest of them binds. Calls in flight have their permit. How many calls run at once binds too, by the latency seen.
-CREATE VIEW @extschema@.enrichment_eta AS
-WITH pending AS (
-    SELECT s.name AS service, s.enabled, s.limits, s.max_in_flight,
-        coalesce(q.waiting, 0::bigint) AS waiting, coalesce(q.pending, 0::bigint) AS pending, q.last_attempt_at,
-        greatest(pg_catalog.now(), l.paused_until) AS start
-    FROM @extschema@.enrichment_service s
-    LEFT JOIN (
-        SELECT r.service, pg_catalog.count(*) AS pending,
-            pg_catalog.count(*) FILTER (WHERE r.state = 'waiting') AS waiting,
-            pg_catalog.max(r.next_attempt_at) FILTER (WHERE r.state = 'waiting') AS last_attempt_at
-        FROM @extschema@.enrichment_queue r WHERE r.state <> 'dead' GROUP BY r.service) q ON q.service = s.name
-    LEFT JOIN @extschema@.enrichment_lane l ON l.service = s.name),
-windows AS (
-    SELECT p.service, j.max, j.per, p.waiting, p.start,
-        CASE j.per WHEN 'second' THEN 1::numeric WHEN 'minute' THEN 60::numeric WHEN 'hour' THEN 3600::numeric
-            WHEN 'day' THEN 86400::numeric ELSE 2629746::numeric END AS seconds,
-        pg_catalog.date_trunc(j.per, p.start AT TIME ZONE 'UTC') AS opens,
-        -- whole windows needed after the one that is open at the start
-        pg_catalog.ceil(greatest(p.waiting - greatest(j.max - coalesce(q.spent, 0::bigint), 0::bigint), 0::bigint)::numeric
-            / nullif(j.max, 0::bigint)::numeric) AS more
-    FROM pending p
-    CROSS JOIN LATERAL pg_catalog.jsonb_to_recordset(p.limits) AS j (max bigint, per text)
-    LEFT JOIN LATERAL (
-        SELECT pg_catalog.max(greatest(x.spent, x.spent_by_all)) AS spent FROM @extschema@.enrichment_quota x
-        WHERE x.service = p.service AND x.per = j.per
-            AND x.window_start = pg_catalog.date_trunc(j.per, p.start AT TIME ZONE 'UTC') AT TIME ZONE 'UTC') q ON true),
-bounds AS (
-    SELECT w.service, pg_catalog.concat(w.max, '/', w.per) AS name,
-        w.max::numeric * 3600::numeric / w.seconds AS calls_per_hour,
-        CASE WHEN w.more = 0::numeric THEN w.start
-            -- past the year 9999 is never
-            WHEN w.more * w.seconds > '250000000000'::numeric THEN NULL
-            WHEN w.per = 'month' THEN (w.opens + pg_catalog.make_interval(months => w.more::int)) AT TIME ZONE 'UTC'
-            ELSE (w.opens + pg_catalog.make_interval(secs => (w.more * w.seconds)::double precision)) AT TIME ZONE 'UTC'
-            END AS done
-    FROM windows w
-    UNION ALL
-    SELECT p.service, pg_catalog.concat(p.max_in_flight, ' at once'),
-        p.max_in_flight::numeric * '3600000'::numeric / t.latency,
-        CASE WHEN p.waiting::numeric * t.latency <= '250000000000000'::numeric
-            THEN p.start + pg_catalog.make_interval(
-                secs => (p.waiting::numeric * t.latency / (p.max_in_flight::numeric * 1000::numeric))::double precision) END
-    FROM pending p
-    JOIN LATERAL (
-        SELECT greatest(d.avg_api_latency_ms, 1::double precision)::numeric AS latency
-        FROM @extschema@.enrichment_cache_stats d
-        WHERE d.service = p.service AND d.avg_api_latency_ms < '1e9'::double precision
-        ORDER BY d.day DESC LIMIT 1) t ON true)
-SELECT p.service, p.pending, b.name AS binding_limit, pg_catalog.round(b.calls_per_hour, 2) AS calls_per_hour,
-    CASE WHEN p.pending > 0::bigint AND p.enabled AND pg_catalog.isfinite(b.done) THEN greatest(b.done, p.last_attempt_at) END AS eta
-FROM pending p
-LEFT JOIN LATERAL (
-    SELECT x.name, x.calls_per_hour, x.done FROM bounds x WHERE x.service = p.service
-    ORDER BY x.done DESC NULLS FIRST, x.calls_per_hour, x.name LIMIT 1) b ON true;
 
 CREATE VIEW @extschema@.enrichment_worker AS
 SELECT w.pid, w.database, w.state, w.in_flight, w.last_error FROM @extschema@.enrich_worker_states() AS w;

@@ -28,7 +28,7 @@ INSERT INTO @extschema@.enrichment_privilege (level, action, object)
 SELECT 'reader', 'SELECT', o FROM pg_catalog.unnest(ARRAY[
     'enrichment_cache', 'enrichment_service', 'enrichment_queue', 'enrichment_lane', 'enrichment_source',
     'enrichment_history', 'enrichment_dshield', 'enrichment_urlhaus', 'enrichment_spur', 'enrichment_virustotal',
-    'enrichment_hibp', 'enrichment_coverage', 'enrichment_eta', 'enrichment_queue_status', 'enrichment_quota_status',
+    'enrichment_hibp', 'enrichment_queue_status', 'enrichment_quota_status',
     'enrichment_stat', 'enrichment_worker', 'enrichment_changes']) AS o;
 
 INSERT INTO @extschema@.enrichment_privilege (level, action, object)
@@ -52,8 +52,7 @@ SELECT 'admin', 'INSERT, UPDATE, DELETE', o FROM pg_catalog.unnest(ARRAY[
 
 INSERT INTO @extschema@.enrichment_privilege (level, action, object)
 SELECT 'monitor', 'SELECT', o FROM pg_catalog.unnest(ARRAY[
-    'enrichment_coverage', 'enrichment_eta', 'enrichment_queue_status', 'enrichment_quota_status', 'enrichment_stat',
-    'enrichment_worker']) AS o;
+    'enrichment_queue_status', 'enrichment_quota_status', 'enrichment_stat', 'enrichment_worker']) AS o;
 
 INSERT INTO @extschema@.enrichment_privilege (level, action, object)
 SELECT 'monitor', 'EXECUTE', o FROM pg_catalog.unnest(ARRAY[

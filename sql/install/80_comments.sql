@@ -277,21 +277,6 @@ COMMENT ON COLUMN @extschema@.enrichment_changes.from_version IS 'Version the ea
 COMMENT ON COLUMN @extschema@.enrichment_changes.old_payload IS 'The earlier answer.';
 COMMENT ON COLUMN @extschema@.enrichment_changes.new_payload IS 'What came next. NULL: the provider knows nothing any more, or the row was deleted.';
 
-COMMENT ON VIEW @extschema@.enrichment_coverage IS
-    'How far attached tables are enriched, per source and service, in distinct keys. Every key is in one of: success, not_found, failed, queued, never_asked, ineligible.';
-COMMENT ON COLUMN @extschema@.enrichment_coverage.source IS 'enrichment_source.name.';
-COMMENT ON COLUMN @extschema@.enrichment_coverage.service IS 'One of its services.';
-COMMENT ON COLUMN @extschema@.enrichment_coverage.total IS 'Distinct keys seen, eligible or not.';
-COMMENT ON COLUMN @extschema@.enrichment_coverage.eligible IS 'Keys that can be asked about.';
-COMMENT ON COLUMN @extschema@.enrichment_coverage.answered IS 'success and not_found, fresh or expired.';
-COMMENT ON COLUMN @extschema@.enrichment_coverage.success IS 'The provider knows something.';
-COMMENT ON COLUMN @extschema@.enrichment_coverage.not_found IS 'The provider was asked and knows nothing.';
-COMMENT ON COLUMN @extschema@.enrichment_coverage.failed IS 'No answer, and the last attempt failed; some of them wait for the next one.';
-COMMENT ON COLUMN @extschema@.enrichment_coverage.queued IS 'Waiting for the first attempt, or in it.';
-COMMENT ON COLUMN @extschema@.enrichment_coverage.never_asked IS 'Neither answered nor requested; also keys of a kind this service does not take.';
-COMMENT ON COLUMN @extschema@.enrichment_coverage.ineligible IS 'Values that are no key, or never sent anywhere (private addresses).';
-COMMENT ON COLUMN @extschema@.enrichment_coverage.percent IS 'answered of eligible, rounded down: 100 means all. NULL: there is no eligible key.';
-
 COMMENT ON VIEW @extschema@.enrichment_queue_status IS
     'The queue per service.';
 COMMENT ON COLUMN @extschema@.enrichment_queue_status.service IS 'The service.';
@@ -324,14 +309,6 @@ COMMENT ON COLUMN @extschema@.enrichment_quota_status.provider_said_at IS 'When 
 COMMENT ON COLUMN @extschema@.enrichment_quota_status.paused_until IS 'Until when the service is not asked at all. NULL: it is not paused.';
 COMMENT ON COLUMN @extschema@.enrichment_quota_status.pause_cause IS 'Kind of the pause.';
 COMMENT ON COLUMN @extschema@.enrichment_quota_status.pause_reason IS 'The pause in words.';
-
-COMMENT ON VIEW @extschema@.enrichment_eta IS
-    'When the requests that wait now will have been asked, by the limit that binds most.';
-COMMENT ON COLUMN @extschema@.enrichment_eta.service IS 'The service.';
-COMMENT ON COLUMN @extschema@.enrichment_eta.pending IS 'Requests waiting or in flight.';
-COMMENT ON COLUMN @extschema@.enrichment_eta.binding_limit IS 'The limit that decides, such as 500/day; "n at once" when latency decides. NULL: nothing limits.';
-COMMENT ON COLUMN @extschema@.enrichment_eta.calls_per_hour IS 'Calls an hour that limit allows in the long run.';
-COMMENT ON COLUMN @extschema@.enrichment_eta.eta IS 'Forecast. NULL: nothing waits, the service is disabled or paused without end, or no forecast is possible.';
 
 COMMENT ON VIEW @extschema@.enrichment_stat IS
     'Totals per service over all days of enrichment_cache_stats.';

@@ -3,6 +3,7 @@
 use crate::core::hibp::{self, Suffix, RECORD};
 use crate::core::service::{ResponseFormat, Service};
 use crate::pg::convert::RawJsonb;
+use crate::pg::encoding;
 use pgrx::pg_sys::{self, Datum};
 use std::ffi::CString;
 
@@ -105,7 +106,7 @@ fn with_bytes<T>(value: Datum, work: impl FnOnce(&[u8]) -> T) -> T {
 
 /// A `jsonb` value of a JSON text, in the current memory context.
 pub fn jsonb(text: String) -> Datum {
-    let text = CString::new(text).unwrap_or_default();
+    let text = CString::new(&*encoding::encode(&text)).unwrap_or_default();
     // SAFETY: a text of ours without a null character, that outlives the call.
     let value = unsafe { pgrx::direct_function_call_as_datum(pg_sys::jsonb_in, &[Some(Datum::from(text.as_ptr()))]) };
     value.unwrap_or(Datum::null())

@@ -28,10 +28,12 @@ extension_sql_file!(
         enrich_hibp_range
     ]
 );
+extension_sql_file!("../../sql/install/42_coverage.sql", name = "coverage", requires = ["views", enrich_hibp_prefix]);
+extension_sql_file!("../../sql/install/43_eta.sql", name = "eta", requires = ["coverage"]);
 extension_sql_file!(
     "../../sql/install/50_registry.sql",
     name = "registry",
-    requires = ["views", enrich_lookup, enrich_registry_changed, enrichment_keep_history]
+    requires = ["eta", enrich_lookup, enrich_registry_changed, enrichment_keep_history]
 );
 extension_sql_file!("../../sql/install/52_sources.sql", name = "sources", requires = ["registry", enrich_wake]);
 extension_sql_file!("../../sql/install/53_refresh.sql", name = "refresh", requires = ["sources", enrich_preloaded]);
@@ -48,6 +50,26 @@ extension_sql_file!(
     requires = ["health", enrich_retry, enrich_queue_length]
 );
 extension_sql_file!("../../sql/install/57_test.sql", name = "test", requires = ["engine", enrich_test]);
-extension_sql_file!("../../sql/install/70_privileges.sql", name = "privileges", requires = ["test"]);
+extension_sql_file!(
+    "../../sql/install/57_diagnose.sql",
+    name = "diagnose",
+    requires = ["test", enrichment_json_reads, enrichment_has_secret, enrich_safe_jsonb]
+);
+extension_sql_file!(
+    "../../sql/install/58_passwords.sql",
+    name = "passwords",
+    requires = ["diagnose", enrich_safe_jsonb]
+);
+extension_sql_file!(
+    "../../sql/install/59_hibp_load.sql",
+    name = "hibp_load",
+    requires = ["passwords", enrichment_hibp_corpus, enrichment_hibp_load_step]
+);
+extension_sql_file!(
+    "../../sql/install/61_ssh_keys.sql",
+    name = "ssh_keys",
+    requires = ["hibp_load", enrich_ssh_keys, enrich_event_command]
+);
+extension_sql_file!("../../sql/install/70_privileges.sql", name = "privileges", requires = ["ssh_keys"]);
 extension_sql_file!("../../sql/install/80_comments.sql", name = "comments", requires = ["privileges"]);
 extension_sql_file!("../../sql/install/90_grants.sql", name = "grants", finalize);

@@ -122,6 +122,11 @@ pub fn first_look(length: usize, chunk: usize, suffix: &Suffix) -> ops::Range<us
     start.next_multiple_of(RECORD)..end.min(length) / RECORD * RECORD
 }
 
+/// Whether a range holds more than padding.
+pub fn seen_any(packed: &[u8]) -> bool {
+    records(packed).iter().any(|record| count(record) > 0)
+}
+
 /// What is kept beside a packed range: how many suffixes were seen at all, and how often the most frequent.
 pub fn summary(packed: &[u8]) -> String {
     let counts = || records(packed).iter().map(count);

@@ -185,3 +185,11 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_range_of_zeros_holds_nothing() {
+    let (a, b) = ("A".repeat(35), "B".repeat(35));
+    let packed = |counts: [u64; 2]| pack([(a.as_bytes(), counts[0]), (b.as_bytes(), counts[1])]).unwrap();
+    assert!(!seen_any(&[]) && !seen_any(&packed([0, 0])));
+    assert!(seen_any(&packed([0, 1])) && seen_any(&packed([7, 0])));
+}

@@ -105,18 +105,21 @@ pub fn payload(lying: &Lying) -> Option<pg_sys::Datum> {
     }
 }
 
-/// How often a hash range counts a suffix.
-pub fn breaches(lying: &Lying, suffix: &str) -> i64 {
-    let count = match (&lying.body.ranges, Suffix::parse(suffix.as_bytes()), &lying.body.payload) {
-        (Some(packed), Some(suffix), _) => hibp::find(packed, &suffix),
+/// How often a hash range counts a suffix. `None`: it holds nothing but padding.
+pub fn breaches(lying: &Lying, suffix: &str) -> Option<i64> {
+    let count = match (&lying.body.ranges, &lying.body.payload) {
+        (Some(packed), _) => hibp::seen_any(packed)
+            .then(|| Suffix::parse(suffix.as_bytes()).map_or(0, |suffix| hibp::find(packed, &suffix))),
         // a range that cannot be packed is kept as it was received
-        (None, _, Some(range)) => {
+        (None, Some(range)) => {
             let range: serde_json::Value = serde_json::from_str(range).unwrap_or_default();
-            range.get(suffix).and_then(serde_json::Value::as_u64).unwrap_or(0)
+            let counts = || range.as_object().into_iter().flat_map(|range| range.values());
+            let seen = counts().filter_map(serde_json::Value::as_u64).any(|count| count > 0);
+            seen.then(|| range.get(suffix).and_then(serde_json::Value::as_u64).unwrap_or(0))
         }
-        _ => 0,
+        _ => None,
     };
-    i64::try_from(count).unwrap_or(i64::MAX)
+    count.map(|count| i64::try_from(count).unwrap_or(i64::MAX))
 }
 
 /// It as an entry, as if it stood in the table.

@@ -2,15 +2,18 @@
 
 mod admin;
 mod cache;
+mod diagnose;
 mod disk;
 mod fetch;
 mod get;
 mod hibp;
+mod hibp_load;
 mod json;
 mod keys;
 mod lookup;
 mod password;
 mod request;
+mod ssh_keys;
 mod table;
 mod text;
 mod trial;

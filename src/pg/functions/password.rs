@@ -11,7 +11,7 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
 /// Whether HIBP knows a password, and how often it was seen. `breached` is NULL as long as that is not known: status
-/// then says queued, error, disabled or miss; else it is fresh or stale.
+/// then says queued, error, disabled, miss or empty; else it is fresh or stale.
 ///
 /// # Errors
 /// 42704 when the service hibp was removed.
@@ -44,6 +44,9 @@ fn enrich_password(
     let count = match &lying {
         Some(lying) => disk::breaches(lying, &suffix),
         None => cache::breaches(&prefix, &suffix)?,
+    };
+    let Some(count) = count else {
+        return Ok(TableIterator::once((None, None, "empty".to_string())));
     };
     Ok(TableIterator::once((Some(count > 0), Some(count), status.to_string())))
 }

@@ -2,9 +2,11 @@
 
 use super::{cache, given, key_to_write};
 use crate::core::error::Error;
-use crate::pg::convert::transaction_start;
-use crate::pg::encoding::{RawText, Utf8};
+use crate::core::json_text::make_safe;
+use crate::pg::convert::{transaction_start, RawJsonb};
+use crate::pg::encoding::{self, RawText, Utf8};
 use crate::pg::error::Answer;
+use crate::pg::ranges::jsonb;
 use crate::pg::store::cache::{Incoming, Payload};
 use crate::pg::store::registry;
 use pgrx::datum::Interval;
@@ -33,6 +35,13 @@ fn enrich_store_text(
     let expires_at = cache::expiry(&service, &key, "success", ttl.as_ref(), now)?;
     let entry = Incoming { key, status: "success", fetched_at: now, expires_at, ..Default::default() };
     cache::store_one(&service, entry, Payload::Jsonb(Some(payload.to_jsonb())))
+}
+
+/// A JSON text as `jsonb`, what `jsonb` refuses replaced by U+FFFD; NULL when it is not JSON.
+#[pg_extern(immutable, strict, parallel_safe, cost = 100)]
+fn enrich_safe_jsonb(json: Utf8) -> Option<RawJsonb> {
+    let safe = encoding::fit(make_safe(json.as_bytes()).ok()?);
+    Some(RawJsonb(jsonb(safe.text)))
 }
 
 /// Bytes of a value as it would stand uncompressed.

@@ -336,16 +336,22 @@ pub fn invalidate(service: &str, key: Option<&str>, hard: bool) -> Result<i64, E
 
 static BREACHES: Statement = Statement {
     sql: "SELECT CASE WHEN ranges IS NULL THEN @extschema@.enrich_bigint(payload OPERATOR(pg_catalog.->) $2)
-            ELSE @extschema@.enrich_hibp_count(ranges, $2) END FROM @extschema@.enrichment_cache
+            ELSE @extschema@.enrich_hibp_count(ranges, $2) END,
+            CASE WHEN ranges IS NULL THEN @extschema@.enrich_sum(payload)
+            ELSE @extschema@.enrich_bigint(payload OPERATOR(pg_catalog.->) 'suffixes') END OPERATOR(pg_catalog.>) 0
+        FROM @extschema@.enrichment_cache
         WHERE service = 'hibp' AND cache_key = $1",
     args: &[TEXTOID, TEXTOID],
 };
 
-/// How often the cached range of a prefix counts a suffix; 0 when it does not hold it.
-pub fn breaches(prefix: &str, suffix: &str) -> Result<i64, Error> {
+/// How often the cached range of a prefix counts a suffix; 0 when it does not hold it. `None`: the range holds nothing
+/// but padding, and says nothing of any password.
+pub fn breaches(prefix: &str, suffix: &str) -> Result<Option<i64>, Error> {
     let mut count = None;
-    spi::run(&BREACHES, &[Arg::of(prefix), Arg::of(suffix)], Mode::Read, |row| count = row.get(1))?;
-    Ok(count.unwrap_or(0))
+    spi::run(&BREACHES, &[Arg::of(prefix), Arg::of(suffix)], Mode::Read, |row| {
+        count = (row.get(2) == Some(true)).then(|| row.get(1).unwrap_or(0));
+    })?;
+    Ok(count)
 }
 
 // What is looked through begins where the last batch ended: before that stand only entries that are gone, and would be

@@ -11,6 +11,7 @@ pub mod attempts;
 pub mod breakers;
 pub mod cache;
 pub mod files;
+pub mod hibp;
 pub mod history;
 pub mod indicators;
 pub mod lanes;

@@ -1,5 +1,5 @@
 //! Answers go to the rows that wait for them, a bounded batch of keys and one commit at a time. A batch that fails is
-//! written key by key: rows that somebody else holds are tried again soon, a row that refuses its answer is set aside
+//! written in halves, down to single keys: rows that somebody else holds are tried again soon, a row that refuses its answer is set aside
 //! until the next sweep, and neither stops the others.
 
 use super::{steps::Steps, xact};
@@ -13,13 +13,26 @@ use std::collections::BTreeMap;
 
 /// How long a key rests whose rows were locked.
 const LOCKED_REST: Micros = 250_000;
-/// A batch of at least this many keys of which none can be written means that the table refuses, not its rows.
+/// This many keys refused and none written means that the table refuses, not its rows.
 const TABLE_REFUSES: usize = 10;
 
 /// Keys whose rows somebody else held, by source, and when they are tried again.
 #[derive(Default)]
 pub struct WriteBack {
     locked: BTreeMap<String, (Micros, Vec<String>)>,
+}
+
+/// What became of the parts of a batch.
+#[derive(Default)]
+struct Parts {
+    written: usize,
+    refused: Vec<(String, Error)>,
+}
+
+impl Parts {
+    fn table_refuses(&self) -> bool {
+        self.written == 0 && self.refused.len() >= TABLE_REFUSES
+    }
 }
 
 impl WriteBack {
@@ -43,39 +56,52 @@ impl WriteBack {
         let resting = self.locked.get(&source.name).map(|(_, keys)| keys.clone()).unwrap_or_default();
         let mut keys = Vec::new();
         let written = xact::run(c"enrichment_cache: writing back", || {
-            keys = indicators::dirty(&source.name, source.commit_interval, resting)?;
+            keys = indicators::dirty(&source.name, source.batch(), resting)?;
             write(source, &keys)
         });
         match written {
             Ok(()) => Ok(!keys.is_empty()),
             Err(error) if keys.is_empty() => Err(error),
-            Err(_) => self.one_by_one(source, &keys),
+            Err(_) => self.in_parts(source, &keys),
         }
     }
 
-    fn one_by_one(&mut self, source: &Source, keys: &[String]) -> Result<bool, Error> {
-        let mut refused = Vec::new();
-        for key in keys {
-            let alone =
-                xact::run(c"enrichment_cache: writing back one key", || write(source, std::slice::from_ref(key)));
-            match alone {
-                Ok(()) => {}
-                Err(error) if is_locked(&error) => self.rest(source, key),
-                Err(error) => refused.push((key.clone(), error)),
-            }
-        }
-        let Some((key, error)) = refused.first() else { return Ok(true) };
-        let problem = format!("{} of {} keys could not be written, {key} for one: {error}", refused.len(), keys.len());
+    fn in_parts(&mut self, source: &Source, keys: &[String]) -> Result<bool, Error> {
+        let mut parts = Parts::default();
+        self.halves(source, keys, &mut parts);
+        let Some((key, error)) = parts.refused.first() else { return Ok(true) };
+        let problem = format!(
+            "{} of {} keys could not be written, {key} for one: {error}",
+            parts.refused.len(),
+            parts.refused.len() + parts.written
+        );
         xact::run(c"enrichment_cache: setting rows aside", || {
             sources::problem(&source.name, Some(&problem))?;
-            if refused.len() < keys.len().max(TABLE_REFUSES) {
-                indicators::written(&source.name, refused.iter().map(|(key, _)| key.clone()).collect())?;
+            if !parts.table_refuses() {
+                indicators::written(&source.name, parts.refused.iter().map(|(key, _)| key.clone()).collect())?;
             }
             Ok(())
         })?;
-        match refused.len() < keys.len().max(TABLE_REFUSES) {
-            true => Ok(true),
-            false => Err(Error::Other { message: problem, detail: None, hint: None }),
+        match parts.table_refuses() {
+            false => Ok(true),
+            true => Err(Error::Other { message: problem, detail: None, hint: None }),
+        }
+    }
+
+    /// Writes what can be written of a batch that failed: each half, and each half of a half that fails.
+    fn halves(&mut self, source: &Source, keys: &[String], parts: &mut Parts) {
+        let (one, other) = keys.split_at(keys.len().div_ceil(2));
+        for half in [one, other].into_iter().filter(|half| !half.is_empty()) {
+            if parts.table_refuses() {
+                return;
+            }
+            let written = xact::run(c"enrichment_cache: writing back a part", || write(source, half));
+            match (written, half) {
+                (Ok(()), _) => parts.written += half.len(),
+                (Err(error), [key]) if is_locked(&error) => self.rest(source, key),
+                (Err(error), [key]) => parts.refused.push((key.clone(), error)),
+                (Err(_), _) => self.halves(source, half, parts),
+            }
         }
     }
 

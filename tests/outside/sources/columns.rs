@@ -80,8 +80,8 @@ fn passwords_are_judged_from_ranges_that_stand_there_as_plain_objects_too() {
         "CREATE TABLE password_tracking (password_text text, breached bool, breach_prevalence int);
         INSERT INTO password_tracking VALUES ('one'), ('two'), ('three');
         INSERT INTO enrichment_cache (service, cache_key, payload, expires_at)
-        SELECT 'hibp', enrich_hibp_prefix(p), jsonb_build_object(enrich_hibp_suffix(p), seen), now() + interval '1 day'
-        FROM (VALUES ('one', 7), ('two', 0)) v (p, seen);
+        SELECT 'hibp', enrich_hibp_prefix(p), jsonb_build_object(enrich_hibp_suffix(p), seen, repeat('A', 35), others), now() + interval '1 day'
+        FROM (VALUES ('one', 7, 0), ('two', 0, 3)) v (p, seen, others);
         SELECT enrich_store('hibp', enrich_hibp_prefix('three'), jsonb_build_object(enrich_hibp_suffix('three'), 9));
         SELECT enrich_attach('password_tracking', 'password_text', '{hibp}')",
     );

@@ -1,4 +1,4 @@
-//! Failures of providers taken for answers, and of limits: 6, 7, 8, 9, 15 (an outage).
+//! Failures of providers taken for answers, and of limits: 6, 7, 8, 9, 15 (an outage), 16.
 
 use crate::sources_support::{insert_sessions, make_sessions, wait_quiet, ATTACH_SESSIONS};
 use crate::support::{address, one, run, Base};
@@ -169,4 +169,29 @@ fn failure_15_an_outage_of_hibp_says_nothing_about_a_password() {
         "SELECT string_agg(breached::text, ' ' ORDER BY password_text) FROM password_tracking",
         "true true false".to_string(),
     );
+}
+
+#[test]
+fn failure_16_the_quota_of_virustotal_is_read_where_it_stands() {
+    let base = base("f16");
+    base.sandbox.set_limit("virustotal", 1000, "day");
+    base.run(
+        r#"UPDATE enrichment_service SET limits = '[{"max": 500, "per": "day"}]',
+             rules = jsonb_set(jsonb_set(rules, '{usage,every_seconds}', '1'), '{variables,default,account}', '"me"')
+           WHERE name = 'virustotal'"#,
+    );
+    let ask = |keys: std::ops::Range<u32>| {
+        let keys: Vec<String> = keys.map(|n| format!("{n:064x}")).collect();
+        base.run(&format!("SELECT enrich_request_many('virustotal', '{{{}}}')", keys.join(",")));
+    };
+    ask(1..4);
+    let said =
+        "SELECT concat_ws(' ', provider_max, provider_spent > 0 AND provider_spent <= 30) FROM enrichment_quota_status
+        WHERE service = 'virustotal' AND per = 'day'";
+    base.wait_for(said, "1000 t".to_string());
+    // hardly used is not used up: no hour of sleep for each file
+    ask(4..31);
+    wait_quiet(&base);
+    assert_eq!(base.one::<i64>("SELECT count(*) FROM enrichment_cache WHERE service = 'virustotal'"), 30);
+    assert_eq!(base.one::<i64>("SELECT count(*) FROM enrichment_lane WHERE paused_until > now()"), 0);
 }

@@ -7,19 +7,22 @@ use crate::pg::store::schema;
 use crate::pg::store::sources::Source;
 use pgrx::pg_sys::BuiltinOid::*;
 
-// Only a range that was answered says anything: without one, breached stays what it was, NULL included.
+// Only a range that was answered says anything: without one, breached stays what it was, NULL included. A range that
+// holds nothing but padding is no answer either. The table is read once for a whole batch, so batches are large
+// (`Source::batch`); an index on the prefix serves where there is one.
 /// Fills the columns that exist, for the passwords of these prefixes.
 pub fn write(source: &Source, raw_keys: &[String]) -> Result<u64, Error> {
     let schema = schema()?;
     let sql = format!(
-        "SELECT DISTINCT t.{key}::text,
+        "SELECT p.password,
             coalesce(CASE WHEN c.ranges IS NULL
-                THEN {schema}.enrich_bigint(c.payload -> {schema}.enrich_hibp_suffix(t.{key}::text))
-                ELSE {schema}.enrich_hibp_count(c.ranges, {schema}.enrich_hibp_suffix(t.{key}::text)) END, 0), c.fetched_at
-        FROM {relation} t
-        JOIN {schema}.enrichment_cache c
-          ON c.service = 'hibp' AND c.cache_key = {schema}.enrich_hibp_prefix(t.{key}::text)
-        WHERE c.cache_key = ANY ($1) AND c.response_status = 'success'",
+                THEN {schema}.enrich_bigint(c.payload -> {schema}.enrich_hibp_suffix(p.password))
+                ELSE {schema}.enrich_hibp_count(c.ranges, {schema}.enrich_hibp_suffix(p.password)) END, 0), c.fetched_at
+        FROM (SELECT DISTINCT t.{key}::text AS password, {schema}.enrich_hibp_prefix(t.{key}::text) AS prefix FROM {relation} t
+            WHERE {schema}.enrich_hibp_prefix(t.{key}::text) COLLATE \"C\" = ANY ($1)) p
+        JOIN {schema}.enrichment_cache c ON c.service = 'hibp' AND c.cache_key = p.prefix
+        WHERE c.response_status = 'success'
+          AND CASE WHEN c.ranges IS NULL THEN {schema}.enrich_sum(c.payload) > 0 ELSE {schema}.enrich_bigint(c.payload -> 'suffixes') > 0 END",
         key = source.key.quoted,
         relation = source.relation,
     );

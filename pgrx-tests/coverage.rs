@@ -1,0 +1,161 @@
+//! Coverage and forecasts against tables computed by hand.
+
+#[pgrx::pg_schema]
+mod tests {
+    use crate::in_database::ask::{count, holds, list, run, service, text};
+    use pgrx::prelude::*;
+
+    /// Nineteen rows of ten values: seven keys, one of them written in two ways, a private address, none at all, and one that
+    /// was not picked up yet. Of dshield each key has another fate, of spur all but one have none.
+    fn planted() {
+        run("CREATE TABLE coverage_rows (ip text, sensor text, last_event_at timestamptz);
+            INSERT INTO coverage_rows SELECT ip, CASE WHEN ip LIKE '%9.90.0.1' THEN 'north' ELSE 'south' END,
+                CASE WHEN ip LIKE '%9.90.0.1' THEN timestamptz '2026-11-08 23:59:59+00' ELSE timestamptz '2026-11-09 00:00:00+00' END
+            FROM (VALUES ('9.90.0.1', 3), (' 9.90.0.1', 1), ('9.90.0.2', 2), ('9.90.0.3', 1), ('9.90.0.4', 4), ('9.90.0.5', 1), ('9.90.0.6', 2),
+                ('9.90.0.7', 1), ('10.0.0.1', 2), ('9.90.0.99', 1)) v (ip, n), generate_series(1, v.n);
+            INSERT INTO coverage_rows VALUES (NULL, NULL, NULL)");
+        run("SELECT enrich_attach('coverage_rows', 'ip', '{dshield,spur}')");
+        run("INSERT INTO enrichment_indicator (source, raw_key, cache_key, problem)
+            SELECT DISTINCT 'coverage_rows', ip, CASE WHEN ip <> '10.0.0.1' THEN btrim(ip) END, CASE WHEN ip = '10.0.0.1' THEN 'ineligible: a private address' END
+            FROM coverage_rows WHERE ip <> '9.90.0.99'");
+        run("SELECT enrich_store('dshield', '9.90.0.1', '{\"ip\": {\"number\": \"9.90.0.1\", \"count\": null}}'),
+            enrich_store('dshield', '9.90.0.2', NULL, response_status => 'not_found'),
+            enrich_store('dshield', '9.90.0.3', '{\"ip\": {\"asname\": \"\", \"ascountry\": \"\"}}'),
+            enrich_store('dshield', '9.90.0.4', NULL, response_status => 'error'),
+            enrich_store('spur', '9.90.0.1', NULL, response_status => 'invalid')");
+        run("INSERT INTO enrichment_queue (service, cache_key, state, last_outcome) VALUES
+            ('dshield', '9.90.0.5', 'dead', 'unauthorized'), ('dshield', '9.90.0.6', 'waiting', NULL)");
+    }
+
+    const COUNTS: &str = "answered, success, not_found, empty, failed, queued, never_asked, ineligible, percent";
+
+    #[pg_test]
+    fn coverage_counts_keys_and_rows_as_a_hand_does() {
+        planted();
+        let row = |service: &str, columns: &str| {
+            text(&format!("SELECT concat_ws(' ', {columns}) FROM enrichment_coverage WHERE service = '{service}'"))
+        };
+        assert_eq!(row("dshield", &format!("total, eligible, {COUNTS}")), "8 7 2 1 1 1 2 1 1 1 28.57");
+        assert_eq!(
+            row("dshield", "failed_by_cause, rows, rows_eligible, rows_answered, rows_percent"),
+            r#"{"error": 1, "unauthorized": 1} 19 16 6 37.50"#
+        );
+        assert_eq!(row("spur", &format!("total, eligible, {COUNTS}")), "8 7 0 0 0 0 1 0 6 1 0.00");
+        assert_eq!(
+            row("spur", "failed_by_cause, rows, rows_eligible, rows_answered, rows_percent"),
+            r#"{"invalid": 1} 19 16 0 0.00"#
+        );
+    }
+
+    #[pg_test]
+    fn coverage_by_week_and_by_sensor_counts_rows() {
+        planted();
+        run("SET LOCAL timezone = 'America/Los_Angeles'");
+        assert_eq!(
+            list(&format!(
+                "SELECT concat_ws(' ', coalesce(week::text, '-'), rows, eligible, {COUNTS}) FROM enrichment_coverage_weekly
+                WHERE service = 'dshield' ORDER BY week"
+            )),
+            ["2026-11-02 4 4 4 4 0 0 0 0 0 0 100.00", "2026-11-09 14 12 2 0 2 1 5 2 2 2 16.66", "- 1 0 0 0 0 0 0 0 0 1"]
+        );
+        assert_eq!(
+            list(&format!(
+                "SELECT concat_ws(' ', coalesce(sensor, '-'), rows, eligible, {COUNTS}) FROM enrichment_coverage_by_sensor
+                WHERE service = 'spur' ORDER BY sensor"
+            )),
+            ["north 4 4 0 0 0 0 4 0 0 0 0.00", "south 14 12 0 0 0 0 0 0 12 2 0.00", "- 1 0 0 0 0 0 0 0 0 1"]
+        );
+        run("ALTER TABLE coverage_rows DROP COLUMN sensor, DROP COLUMN last_event_at");
+        assert_eq!(count("SELECT (SELECT count(*) FROM enrichment_coverage_weekly) + (SELECT count(*) FROM enrichment_coverage_by_sensor)"), 0);
+    }
+
+    #[pg_test]
+    fn coverage_of_a_table_that_is_gone_stands_in_no_ones_way() {
+        planted();
+        run("CREATE TABLE coverage_gone (ip text); SELECT enrich_attach('coverage_gone', 'ip', '{dshield}'); DROP TABLE coverage_gone");
+        assert_eq!(
+            list(
+                "SELECT concat_ws(' ', source, service, coalesce(rows::text, '-')) FROM enrichment_coverage ORDER BY 1"
+            ),
+            ["coverage_gone dshield -", "coverage_rows dshield 19", "coverage_rows spur 19"]
+        );
+        run("SELECT * FROM enrichment_coverage_weekly, enrichment_eta, enrich_diagnose()");
+    }
+
+    #[pg_test]
+    fn coverage_takes_nothing_for_an_answer_that_holds_nothing() {
+        for (payload, empty) in [
+            ("{}", true),
+            ("[]", true),
+            ("\"\"", true),
+            ("null", true),
+            (r#"{"dshield": null}"#, true),
+            (r#"{"ip": {"asname": "", "ascountry": ""}}"#, true),
+            (r#"["","","","","","","","","","","","","","","","","",""]"#, true),
+            (r#"{"tags": "", "urls": [{}, [], null]}"#, true),
+            (r#"{"ip": {"count": null, "number": "9.9.9.9"}}"#, false),
+            ("0", false),
+            ("false", false),
+            (r#"["", "", {"a": [[0]]}]"#, false),
+        ] {
+            holds(&format!("enrich_is_empty('{payload}') = {empty}"));
+        }
+        holds("enrich_is_empty(NULL) IS NULL");
+    }
+
+    #[pg_test]
+    fn coverage_columns_about_rows_cost_nothing_where_nobody_asks_for_them() {
+        planted();
+        run("CREATE FUNCTION pg_temp.reads(query text) RETURNS bigint LANGUAGE plpgsql AS $$ DECLARE plan json; BEGIN
+            EXECUTE 'EXPLAIN (ANALYZE, BUFFERS, FORMAT json) ' || query INTO plan; RETURN (plan #>> '{0,Plan,Shared Hit Blocks}')::bigint; END $$");
+        run("INSERT INTO coverage_rows SELECT '9.90.0.' || i % 8 FROM generate_series(1, 30000) i");
+        let blocks = count("SELECT pg_relation_size('coverage_rows') / 8192");
+        let reads = |columns: &str| {
+            let query = format!("SELECT pg_temp.reads('SELECT {columns}')");
+            count(&query);
+            count(&query)
+        };
+        for (cheap, dear) in [
+            ("source, service, percent FROM enrichment_coverage", "rows FROM enrichment_coverage"),
+            ("pending, eta FROM enrichment_eta", "eta_90 FROM enrichment_eta"),
+        ] {
+            let (cheap, dear) = (reads(cheap), reads(dear));
+            assert!(cheap < blocks && dear >= blocks, "{cheap} and {dear} of {blocks} blocks");
+        }
+    }
+
+    #[pg_test]
+    fn coverage_is_forecast_for_half_most_and_all_of_the_rows() {
+        service("coverageeta", "ip");
+        run("UPDATE enrichment_service SET limits = '[{\"max\": 2, \"per\": \"day\"}, {\"max\": 1, \"per\": \"second\"}]' WHERE name = 'coverageeta'");
+        run("CREATE TABLE coverage_ahead (ip text);
+            INSERT INTO coverage_ahead SELECT '9.91.0.' || k FROM (VALUES (1, 50), (2, 30), (3, 15), (4, 5)) v (k, n), generate_series(1, v.n);
+            INSERT INTO coverage_ahead VALUES ('10.0.0.1'), (NULL);
+            SELECT enrich_attach('coverage_ahead', 'ip', '{coverageeta}');
+            INSERT INTO enrichment_indicator (source, raw_key, cache_key) SELECT DISTINCT 'coverage_ahead', ip, ip FROM coverage_ahead WHERE ip LIKE '9%';
+            INSERT INTO enrichment_indicator (source, raw_key, problem) VALUES ('coverage_ahead', '10.0.0.1', 'ineligible: a private address');
+            INSERT INTO enrichment_queue (service, cache_key) SELECT 'coverageeta', cache_key FROM enrichment_indicator WHERE source = 'coverage_ahead' AND cache_key IS NOT NULL");
+        let calls = || {
+            text("SELECT concat_ws(' ', rows, covered, calls_50, calls_90, calls_100) FROM enrichment_rows_ahead() WHERE service = 'coverageeta'")
+        };
+        assert_eq!(calls(), "100 0 1 3 4");
+        // two today, two tomorrow
+        let eta = |column: &str| {
+            text(&format!("SELECT ceil(extract(epoch FROM {column} - date_trunc('day', now() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC') / 86400.0)
+            FROM enrichment_eta WHERE service = 'coverageeta'"))
+        };
+        assert_eq!(
+            (eta("eta_50"), eta("eta_90"), eta("eta_100"), eta("eta")),
+            ("1".into(), "1".into(), "1".into(), "1".into())
+        );
+        holds("eta_50 <= now() + interval '2 s' AND eta_90 = eta_100 AND eta_100 = (date_trunc('day', now() AT TIME ZONE 'UTC') + interval '1 day') AT TIME ZONE 'UTC'
+            AND binding_limit = '2/day' FROM enrichment_eta WHERE service = 'coverageeta'");
+        // what the queue does first comes first
+        run("UPDATE enrichment_queue SET priority = 10 WHERE cache_key = '9.91.0.4'");
+        assert_eq!(calls(), "100 0 2 4 4");
+        // half of it is there: now; and a key that nobody asks for is never
+        run("SELECT enrich_store('coverageeta', '9.91.0.1', '{\"a\": 1}'); DELETE FROM enrichment_queue WHERE cache_key IN ('9.91.0.1', '9.91.0.2')");
+        assert_eq!(calls(), "100 50 0");
+        holds("eta_50 = now() AND eta_90 IS NULL AND eta_100 IS NULL AND rows = 100 AND rows_covered = 50 FROM enrichment_eta WHERE service = 'coverageeta'");
+    }
+}

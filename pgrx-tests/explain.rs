@@ -1,0 +1,56 @@
+//! enrich_explain: a sentence for each step of the way.
+
+#[pgrx::pg_schema]
+mod tests {
+    use crate::in_database::ask::{run, text};
+    use pgrx::prelude::*;
+
+    fn steps(service: &str, key: &str) -> Vec<String> {
+        let said = text(&format!("SELECT enrich_explain('{service}', '{key}')"));
+        let steps: Vec<String> = said.lines().map(str::to_string).collect();
+        assert!(steps.iter().all(|step| step.ends_with('.')), "{said}");
+        steps
+    }
+
+    #[pg_test]
+    fn explain_names_each_step_of_a_key_that_waits() {
+        run("SELECT enrich_set_secret('spur', 'x')");
+        run("SELECT enrich_request('spur', '9.95.0.1', 5), enrich_request('spur', '9.95.0.2'), enrich_request('spur', '9.95.0.3')");
+        run("UPDATE enrichment_queue SET attempts = 2, last_outcome = 'error', last_error = 'HTTP 503' WHERE cache_key = '9.95.0.3'");
+        let said = steps("spur", "9.95.0.3");
+        assert_eq!(said.len(), 8, "{said:?}");
+        for (n, part) in [
+            (0, "spur has not answered for 9.95.0.3: the last attempt failed"),
+            (1, "Eligible: yes, as ip 9.95.0.3."),
+            (2, "Credential: SPUR_API_KEY is there."),
+            (3, "Limits: 1 a second (0 spent, 1 left until "),
+            (4, "Queue: 2 ahead of it, priority 0, requested at "),
+            (5, "Breaker: closed, calls go out."),
+            (6, "Last outcome: error, HTTP 503."),
+            (7, "Next: it waits for its turn under the limits of spur."),
+        ] {
+            assert!(said[n].starts_with(part), "{said:?}");
+        }
+        run("INSERT INTO enrichment_lane (service, paused_until, cause, reason, failures) VALUES ('spur', 'infinity', 'unauthorized', 'HTTP 401', 3)");
+        let said = steps("spur", "9.95.0.3");
+        assert_eq!(said[2], "Credential: SPUR_API_KEY is refused by the provider.");
+        assert_eq!(
+            said[5],
+            "Breaker: spur is not asked until that is mended (unauthorized: HTTP 401), 3 failures in a row."
+        );
+    }
+
+    #[pg_test]
+    fn explain_says_what_is_missing_and_what_is_not_needed() {
+        let said = steps("virustotal", &"a".repeat(64));
+        assert_eq!(said[2], "Credential: VT_API_KEY is missing, give it with enrich_set_secret() or as a file.");
+        assert_eq!((said[4].as_str(), said[6].as_str()), ("Queue: no request.", "Last outcome: none yet."));
+        let said = steps("dshield", "10.1.1.1");
+        assert_eq!(said[1..], ["Eligible: no, a private address."]);
+        run("SELECT enrich_store('dshield', '9.95.1.1', '{}'), enrich_store('dshield', '9.95.1.2', '{\"a\": 1}')");
+        let said = steps("dshield", "9.95.1.1");
+        assert_eq!(said[2], "Credential: dshield needs none.");
+        assert!(said[6].ends_with("which holds nothing and counts as no answer."), "{said:?}");
+        assert!(!steps("dshield", "9.95.1.2")[6].contains("nothing"));
+    }
+}

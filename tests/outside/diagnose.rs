@@ -1,0 +1,226 @@
+//! enrich_diagnose: each cause, planted in a known share of the rows, is found with that share; where all is well it is silent.
+
+use crate::support::{one, run, Base};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use testbed::Cluster;
+
+/// Ten rows for each of a hundred addresses, the newest of today.
+const SESSIONS: &str = "CREATE TABLE session_summaries (session_id text PRIMARY KEY, source_ip varchar(45), last_event_at timestamptz, enrichment json);
+    INSERT INTO session_summaries SELECT 's' || k || '-' || r, '8.8.0.' || k, now() - r * interval '1 day' FROM generate_series(1, 100) k, generate_series(0, 9) r";
+
+/// A database whose worker takes in rows and calls nobody.
+fn base(name: &str) -> Base {
+    let cluster = Cluster::builder(&format!("diagnose-{name}"))
+        .preload(true)
+        .setting("autovacuum", "off")
+        .setting("enrichment_cache.enabled", "off")
+        .setting("enrichment_cache.sweep_interval", "0")
+        .start()
+        .unwrap_or_else(|why| panic!("{why}"));
+    let base = Base::in_cluster(&Arc::new(cluster), name, &[]);
+    base.run(
+        "INSERT INTO enrichment_service (name, key_kind, url)
+        SELECT s, 'ip', 'https://' || s || '.example/{key}' FROM unnest('{expiring,unasked,hollow,partly}'::text[]) s",
+    );
+    base
+}
+
+/// Answers of a service for the addresses from..=to, as a worker would have stored them.
+fn answer(base: &Base, service: &str, from: u32, to: u32, payload: &str, age: &str, ttl: &str) {
+    base.run(&format!(
+        "SELECT enrich_store('{service}', '8.8.0.' || k, {payload}, ttl => '{ttl}', fetched_at => now() - interval '{age}', api_response_code => 200)
+         FROM generate_series({from}, {to}) k; DELETE FROM enrichment_queue WHERE service = '{service}' AND EXISTS (
+            SELECT FROM enrichment_cache c WHERE c.service = '{service}' AND c.cache_key = enrichment_queue.cache_key)"
+    ));
+}
+
+const DSHIELD: &str = r#"jsonb_build_object('ip', jsonb_build_object('number', '8.8.0.' || k, 'as', 64512, 'asname', 'EXAMPLE', 'ascountry', 'DE', 'count', 3))"#;
+const SOMETHING: &str = r#"'{"known": true}'"#;
+
+/// severity, rows behind it, share, example and hint of each cause, by cause and service.
+fn diagnosis(base: &Base) -> BTreeMap<String, (String, Option<i64>, String, String, String)> {
+    let mut client = base.client();
+    let rows = client
+        .query("SELECT concat_ws(' ', cause, service, CASE cause WHEN 'wrong_json_path' THEN example END), severity, affected,
+            coalesce(share::float8::text, '-'), coalesce(example, '-'), coalesce(hint, '-') FROM enrich_diagnose()", &[])
+        .unwrap_or_else(|why| panic!("{why:?}"));
+    rows.iter().map(|row| (row.get(0), (row.get(1), row.get(2), row.get(3), row.get(4), row.get(5)))).collect()
+}
+
+#[test]
+fn each_root_cause_is_found_with_its_share_of_the_rows() {
+    let base = base("planted");
+    base.run(SESSIONS);
+    base.run("SELECT enrich_attach('session_summaries', 'source_ip', '{dshield,urlhaus,spur,expiring,unasked,hollow}', 'enrichment')");
+    base.run(
+        "CREATE TABLE files (shasum varchar(64), vt_total int, enrichment_status varchar(32));
+        INSERT INTO files SELECT encode(sha256(i::text::bytea), 'hex') FROM generate_series(1, 20) i;
+        SELECT enrich_attach('files', 'shasum', '{virustotal}');
+        CREATE TABLE password_tracking (password_text text, breached bool, breach_prevalence int, last_hibp_check timestamptz, first_seen timestamptz);
+        INSERT INTO password_tracking SELECT 'word ' || i, CASE WHEN i <= 5 THEN false END, NULL, CASE WHEN i <= 5 THEN now() END, now() FROM generate_series(1, 20) i;
+        SELECT enrich_attach('password_tracking', 'password_text', '{hibp}')",
+    );
+    wait_quiet_but_for_the_queue(&base);
+    // dshield knows 80 of 100, and says of 20 that it knows nothing
+    answer(&base, "dshield", 1, 80, DSHIELD, "1 hour", "7 days");
+    base.run("SELECT enrich_store('dshield', '8.8.0.' || k, NULL, response_status => 'not_found') FROM generate_series(81, 100) k; DELETE FROM enrichment_queue WHERE service = 'dshield'");
+    // urlhaus answered 70 and has been down for two days
+    answer(&base, "urlhaus", 1, 70, SOMETHING, "2 days", "30 days");
+    base.run("UPDATE enrichment_queue SET attempts = 4, last_outcome = 'error', last_error = 'HTTP 503' WHERE service = 'urlhaus'");
+    // spur has refused its key since 40 were answered
+    answer(&base, "spur", 1, 40, SOMETHING, "3 hours", "14 days");
+    base.run("INSERT INTO enrichment_lane (service, paused_until, cause, reason) VALUES ('spur', 'infinity', 'unauthorized', 'HTTP 401'),
+        ('virustotal', 'infinity', 'no_credential', 'no secret') ON CONFLICT (service) DO UPDATE SET paused_until = 'infinity', cause = EXCLUDED.cause, reason = EXCLUDED.reason");
+    // 25 answers expired and nothing asks
+    answer(&base, "expiring", 1, 25, SOMETHING, "30 days", "7 days");
+    answer(&base, "expiring", 26, 100, SOMETHING, "1 hour", "7 days");
+    base.run("DELETE FROM enrichment_queue WHERE service IN ('expiring', 'unasked')");
+    // 15 empty values, of five kinds
+    answer(
+        &base,
+        "hollow",
+        1,
+        15,
+        "(ARRAY['{}', '[]', '\"\"', '{\"ip\": {\"asname\": \"\", \"ascountry\": \"\"}}', 'null'])[1 + k % 5]::jsonb",
+        "1 hour",
+        "7 days",
+    );
+    answer(&base, "hollow", 16, 100, SOMETHING, "1 hour", "7 days");
+    base.run("DELETE FROM enrichment_queue WHERE service IN ('hollow', 'hibp')");
+    // readers of paths that are not there, and of one that is
+    base.run(
+        "CREATE VIEW by_country AS SELECT (enrichment::jsonb -> 'dshield') ->> 'country' AS country, enrichment::jsonb #>> '{dshield,ip,ascountry}' AS right_one FROM session_summaries;
+        CREATE MATERIALIZED VIEW by_asn AS SELECT d.dshield -> 'ip' ->> 'asn' AS asn FROM (SELECT enrichment::jsonb -> 'dshield' AS dshield FROM session_summaries) d;
+        CREATE FUNCTION owner_of(ip text) RETURNS text LANGUAGE plpgsql AS $$ BEGIN
+            RETURN (SELECT payload #>> '{ip,owner}' FROM enrichment_cache WHERE service = 'dshield' AND cache_key = ip); END $$",
+    );
+    // a table whose keys stopped coming 3 of 10 days ago, an address that stands in for missing ones, zero characters, empties
+    base.run(
+        r#"CREATE TABLE events (address text, first_seen timestamptz, extra json);
+        INSERT INTO events SELECT CASE WHEN d >= 3 THEN CASE WHEN r <= 4 THEN '192.168.1.1' ELSE '8.8.0.' || r END END, now() - d * interval '1 day',
+            CASE WHEN d = 9 THEN '{"note": "a\u0000b"}' WHEN d = 8 AND r <= 10 THEN '{"partly": null}' ELSE '{"note": "a\\u0000b"}' END::json
+        FROM generate_series(0, 9) d, generate_series(1, 20) r;
+        SELECT enrich_attach('events', 'address', '{partly}', 'extra')"#,
+    );
+    wait_quiet_but_for_the_queue(&base);
+    answer(&base, "partly", 1, 100, SOMETHING, "1 hour", "7 days");
+    base.run("CREATE TABLE session_ssh_keys (session_id text, ssh_key_id int, timestamp timestamptz);
+        INSERT INTO session_ssh_keys SELECT 's', k, now() FROM (SELECT i FROM generate_series(1, 4) i UNION ALL SELECT 1) v (k)");
+
+    let found = diagnosis(&base);
+    let expected = [
+        ("bad_key spur", "error", Some(600), "0.6", "Give the right one: SELECT enrich_set_secret('spur'"),
+        ("no_credential virustotal", "error", Some(20), "1", "SELECT enrich_set_secret('virustotal'"),
+        ("service_down urlhaus", "error", Some(300), "0.3", "No answer since 2"),
+        ("refresh_never_ran unasked", "error", Some(1000), "1", "CALL enrich_refresh()"),
+        ("refresh_never_ran hibp", "error", Some(20), "1", "CALL enrich_refresh()"),
+        ("expired expiring", "warning", Some(250), "0.25", "sweep_interval"),
+        ("empty_answer hollow", "warning", Some(150), "0.15", "enrich_invalidate"),
+        ("ingestion_gap", "error", Some(60), "0.3", "Look at the loader"),
+        (
+            "wrong_json_path dshield view public.by_country reads country",
+            "error",
+            Some(800),
+            "0.8",
+            "Payloads have ip.ascountry",
+        ),
+        (
+            "wrong_json_path dshield materialized view public.by_asn reads ip.asn",
+            "error",
+            Some(800),
+            "0.8",
+            "ip.asname",
+        ),
+        (
+            "wrong_json_path dshield function public.owner_of(text) reads ip.owner",
+            "error",
+            Some(800),
+            "0.8",
+            "No payload of dshield has this path",
+        ),
+        ("stand_in_key", "warning", Some(28), "0.14", "NULL is what it should write"),
+        ("zero_character", "warning", Some(20), "0.1", "enrich_safe_jsonb"),
+        ("unfounded_not_breached hibp", "warning", Some(5), "0.25", "no answer says so"),
+        ("doubled_links", "warning", Some(1), "0.2", "enrich_ssh_backfill"),
+    ];
+    for (cause, severity, affected, share, hint) in expected {
+        let (got_severity, got_affected, got_share, example, got_hint) =
+            found.get(cause).unwrap_or_else(|| panic!("{cause} is not in {found:#?}"));
+        assert_eq!((got_severity.as_str(), *got_affected, got_share.as_str()), (severity, affected, share), "{cause}");
+        assert!(got_hint.contains(hint), "{cause}: {got_hint}");
+        assert_ne!(example, "-", "{cause} has no example");
+    }
+    let known: Vec<&str> = expected.iter().map(|one| one.0).collect();
+    let more: Vec<&String> =
+        found.keys().filter(|cause| !known.contains(&cause.as_str()) && !cause.starts_with("empty_values")).collect();
+    assert!(more.is_empty(), "found besides: {more:?}");
+    assert!(found["stand_in_key"].3.contains("192.168.1.1"));
+    // who may not read the table is not shown its keys
+    let mut client = base.client();
+    run(&mut client, "CREATE ROLE diagnose_reader; SELECT enrich_grant('diagnose_reader', 'reader'); SET SESSION AUTHORIZATION diagnose_reader");
+    assert_eq!(
+        one::<i64>(
+            &mut client,
+            "SELECT count(*) FROM enrich_diagnose() WHERE cause = 'bad_key' AND share = 0.6 AND example IS NULL"
+        ),
+        1
+    );
+    run(&mut client, "RESET SESSION AUTHORIZATION; DROP OWNED BY diagnose_reader; DROP ROLE diagnose_reader");
+}
+
+/// Rows are taken in; what they ask for waits, as nobody is called.
+fn wait_quiet_but_for_the_queue(base: &Base) {
+    base.wait_for(
+        "SELECT (SELECT count(*) FROM enrichment_arrival) + (SELECT count(*) FROM enrichment_source WHERE swept_at IS NULL)
+            + (SELECT count(*) FROM enrichment_indicator WHERE dirty)",
+        0i64,
+    );
+}
+
+#[test]
+fn values_of_other_clients_that_hold_nothing_are_told() {
+    let base = base("hollow");
+    base.run(SESSIONS);
+    base.run(
+        r#"UPDATE session_summaries SET enrichment = CASE right(session_id, 1) WHEN '0' THEN '{}' WHEN '1' THEN '{"dshield": null}'
+            WHEN '2' THEN '{"dshield": {"ip": {"asname": "", "ascountry": ""}}, "urlhaus": ""}' ELSE '{"password_stats": {"n": 1}}' END::json"#,
+    );
+    base.run("SELECT enrich_attach('session_summaries', 'source_ip', '{dshield,urlhaus}', 'enrichment')");
+    wait_quiet_but_for_the_queue(&base);
+    let found = diagnosis(&base);
+    assert_eq!(
+        (found["empty_values dshield"].1, found["empty_values dshield"].2.as_str()),
+        (Some(300), "0.3"),
+        "{found:#?}"
+    );
+    assert_eq!(
+        (found["empty_values urlhaus"].1, found["empty_values urlhaus"].2.as_str()),
+        (Some(200), "0.2"),
+        "{found:#?}"
+    );
+}
+
+#[test]
+fn where_all_is_well_the_diagnosis_is_silent() {
+    let base = base("healthy");
+    base.run(SESSIONS);
+    base.run("INSERT INTO session_summaries SELECT 'private' || i, '10.0.0.' || i, now() FROM generate_series(1, 30) i;
+        SELECT enrich_attach('session_summaries', 'source_ip', '{dshield,expiring}', 'enrichment');
+        CREATE VIEW right_path AS SELECT enrichment::jsonb #>> '{dshield,ip,ascountry}' AS country FROM session_summaries");
+    wait_quiet_but_for_the_queue(&base);
+    answer(&base, "dshield", 1, 100, DSHIELD, "1 hour", "7 days");
+    answer(&base, "expiring", 1, 60, SOMETHING, "1 hour", "7 days");
+    base.run("SELECT enrich_store('expiring', '8.8.0.' || k, NULL, response_status => 'not_found') FROM generate_series(61, 90) k; DELETE FROM enrichment_queue WHERE service = 'expiring' AND cache_key <> ALL (SELECT '8.8.0.' || k FROM generate_series(91, 100) k)");
+    // ten wait for their turn, which is no fault
+    assert_eq!(base.one::<i64>("SELECT count(*) FROM enrichment_queue"), 10);
+    assert_eq!(diagnosis(&base), BTreeMap::new());
+    base.run("UPDATE enrichment_service SET enabled = false WHERE name = 'expiring'");
+    let found = diagnosis(&base);
+    assert_eq!(found.keys().collect::<Vec<_>>(), ["service_disabled expiring"]);
+    assert_eq!(
+        (found["service_disabled expiring"].1, found["service_disabled expiring"].2.as_str()),
+        (Some(100), "0.1")
+    );
+    wait_quiet_but_for_the_queue(&base);
+}
