@@ -6,6 +6,7 @@ pub mod config;
 pub mod disk;
 pub mod egress;
 mod failure;
+pub mod import;
 pub mod pool;
 pub mod secrets;
 mod signals;

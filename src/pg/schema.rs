@@ -48,6 +48,11 @@ extension_sql_file!(
     requires = ["health", enrich_retry, enrich_queue_length]
 );
 extension_sql_file!("../../sql/install/57_test.sql", name = "test", requires = ["engine", enrich_test]);
-extension_sql_file!("../../sql/install/70_privileges.sql", name = "privileges", requires = ["test"]);
+extension_sql_file!(
+    "../../sql/install/60_migration.sql",
+    name = "migration",
+    requires = ["test", enrichment_migration_check, enrichment_migration_step, enrich_migration_verify]
+);
+extension_sql_file!("../../sql/install/70_privileges.sql", name = "privileges", requires = ["migration"]);
 extension_sql_file!("../../sql/install/80_comments.sql", name = "comments", requires = ["privileges"]);
 extension_sql_file!("../../sql/install/90_grants.sql", name = "grants", finalize);

@@ -9,6 +9,7 @@ mod hibp;
 mod json;
 mod keys;
 mod lookup;
+mod migrate;
 mod password;
 mod request;
 mod table;
