@@ -45,11 +45,14 @@ impl Kind {
     }
 }
 
+/// A name, and what it is where the directory says that.
+type Name = (Vec<u8>, Option<Kind>);
+
 struct Level {
     directory: Dir,
     path: Vec<u8>,
     /// The next names, the last one first.
-    names: Vec<(Vec<u8>, Option<Kind>)>,
+    names: Vec<Name>,
     /// The last name that was taken; where the next page begins.
     last: Vec<u8>,
     more: bool,
@@ -112,7 +115,7 @@ impl Walk {
 impl Level {
     /// Takes the first names behind `from` (or from it on) in order.
     fn list(&mut self, from: &[u8], with_it: bool, page: usize) -> Result<(), Errno> {
-        let mut least: BinaryHeap<(Vec<u8>, Option<Kind>)> = BinaryHeap::new();
+        let mut least: BinaryHeap<Name> = BinaryHeap::new();
         self.more = false;
         for entry in self.directory.iter() {
             let entry = entry?;
@@ -134,7 +137,7 @@ impl Level {
         Ok(())
     }
 
-    fn next(&mut self, page: usize) -> Result<Option<(Vec<u8>, Option<Kind>)>, Errno> {
+    fn next(&mut self, page: usize) -> Result<Option<Name>, Errno> {
         if self.names.is_empty() && self.more {
             let last = self.last.clone();
             self.list(&last, false, page)?;

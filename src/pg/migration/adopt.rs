@@ -2,7 +2,7 @@
 
 use crate::core::disk::item::digests;
 use crate::core::error::Error;
-use crate::pg::store::migration as rows;
+use crate::pg::store::migration::{self as rows, orphans};
 
 /// Keys that are looked for at a time.
 const BATCH: i64 = 1000;
@@ -12,14 +12,14 @@ const BATCH: i64 = 1000;
 /// # Errors
 /// What PostgreSQL says.
 pub fn adopt<'a>(service: &str, keys: impl Iterator<Item = &'a str>) -> Result<u64, Error> {
-    if !rows::any_orphan(service)? {
+    if !orphans::any_orphan(service)? {
         return Ok(0);
     }
     let named: Vec<(&str, [u8; 32])> =
         keys.flat_map(|key| digests(key).into_iter().map(move |digest| (key, digest))).collect();
     let (names, wanted) = (named.iter().map(|(key, _)| *key), named.iter().map(|(_, digest)| digest.as_slice()));
     let (mut fresh, mut adopted) = (Vec::new(), Vec::new());
-    rows::adopt(service, names.collect(), wanted.collect(), |key, is_fresh| {
+    orphans::adopt(service, names.collect(), wanted.collect(), |key, is_fresh| {
         if is_fresh {
             fresh.push(key.clone());
         }
@@ -42,8 +42,8 @@ pub fn adopt<'a>(service: &str, keys: impl Iterator<Item = &'a str>) -> Result<u
 pub fn adopt_for_source(source: &str, services: &[String]) -> Result<u64, Error> {
     let mut adopted = 0;
     for service in services {
-        while rows::any_orphan(service)? {
-            let owners = rows::owners(source, service, BATCH)?;
+        while orphans::any_orphan(service)? {
+            let owners = orphans::owners(source, service, BATCH)?;
             adopted += adopt(service, owners.iter().map(String::as_str))?;
             if owners.len() < BATCH as usize {
                 break;

@@ -99,7 +99,11 @@ pub fn take(
         }
         if let Some(run) = rules.run {
             let digests = newest.iter().map(|(digest, _)| *digest).collect();
-            rows::keep_orphans(run, &batch_of(service, newest.iter().map(|(_, incoming)| ("", incoming))), digests)?;
+            rows::orphans::keep_orphans(
+                run,
+                &batch_of(service, newest.iter().map(|(_, incoming)| ("", incoming))),
+                digests,
+            )?;
         }
     }
     if let Some(run) = rules.run {

@@ -6,7 +6,8 @@ use crate::core::disk::item::{shown, Answer, Item, What, Whose};
 use crate::core::disk::known::Known;
 use crate::core::error::Error;
 use crate::pg::convert;
-use crate::pg::store::migration::{self as rows, Compared};
+use crate::pg::store::migration::compared::{compare as compare_rows, compare_orphans, Compared};
+use crate::pg::store::migration::{self as rows};
 use std::collections::BTreeMap;
 
 /// Files compared with one statement.
@@ -38,7 +39,7 @@ const DIFFERS: &str = "differs";
 pub fn verify(run: i64) -> Result<Vec<Finding>, Error> {
     let row = rows::look(run)?.ok_or_else(|| Error::InvalidArgument {
         message: format!("no import of a directory has the number {run}"),
-        hint: "SELECT id, directory, state FROM enrichment_migration.".to_owned(),
+        hint: "The table enrichment_migration lists the imports that were run.".to_owned(),
     })?;
     let (mut pipeline, mut known) = open(&row.directory, row.services.as_deref(), None)?;
     let mut found = Findings::default();
@@ -79,10 +80,13 @@ impl Findings {
     }
 }
 
+/// A file, what it says, and whose it is where that is known.
+type Compare<'a> = (&'a Item, &'a Answer, Option<&'a str>);
+
 fn compare(run: i64, items: &[Item], found: &mut Findings, known: &mut Known) -> Result<(), Error> {
     let now = convert::clock();
     let keys = resolve(items, known);
-    let mut groups: BTreeMap<(&str, bool), Vec<(&Item, &Answer, Option<&str>)>> = BTreeMap::new();
+    let mut groups: BTreeMap<(&str, bool), Vec<Compare>> = BTreeMap::new();
     for (item, key) in items.iter().zip(&keys) {
         match &item.what {
             What::Answer(answer) => {
@@ -104,7 +108,7 @@ fn compare(run: i64, items: &[Item], found: &mut Findings, known: &mut Known) ->
             batch.payloads.push(answer.body.payload.as_deref());
             batch.ranges.push(answer.body.ranges.as_deref());
         }
-        let compared = if known { rows::compare(&batch)? } else { rows::compare_orphans(run, &batch, digests)? };
+        let compared = if known { compare_rows(&batch)? } else { compare_orphans(run, &batch, digests)? };
         for ((item, answer, key), row) in files.into_iter().zip(compared) {
             found.note(item, Some(answer), key, finding(answer, key, row, now));
         }

@@ -47,7 +47,7 @@ fn every_bad_file(tree: &Tree) {
     let made = std::process::Command::new("mkfifo").arg(tree.path("dshield/8/8/9/7.json")).status().unwrap();
     assert!(made.success());
     let secret = tree.dshield("8.8.9.8", 1, 1);
-    std::fs::set_permissions(secret, std::fs::Permissions::from_mode(0)).unwrap();
+    std::fs::set_permissions(secret, std::fs::Permissions::from_mode(0o000)).unwrap();
     let future = tree.dshield("8.8.9.9", 1, 1);
     let at = std::time::SystemTime::now() + std::time::Duration::from_secs(86_400);
     std::fs::File::options().write(true).open(future).unwrap().set_modified(at).unwrap();
