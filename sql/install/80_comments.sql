@@ -158,16 +158,6 @@ COMMENT ON COLUMN @extschema@.enrichment_privilege.level IS 'reader, writer, adm
 COMMENT ON COLUMN @extschema@.enrichment_privilege.action IS 'EXECUTE for a function or procedure; SELECT, or INSERT, UPDATE, DELETE, for a table or view.';
 COMMENT ON COLUMN @extschema@.enrichment_privilege.object IS 'Name of the relation, or name and argument types of the routine, without the schema.';
 
-COMMENT ON TABLE @extschema@.enrichment_migration IS
-    'Runs of the import from a disk cache, and what each did.';
-COMMENT ON COLUMN @extschema@.enrichment_migration.id IS 'Number of the run.';
-COMMENT ON COLUMN @extschema@.enrichment_migration.directory IS 'The directory that was read.';
-COMMENT ON COLUMN @extschema@.enrichment_migration.dry_run IS 'true: nothing was stored.';
-COMMENT ON COLUMN @extschema@.enrichment_migration.started_at IS 'Start.';
-COMMENT ON COLUMN @extschema@.enrichment_migration.finished_at IS 'End. NULL: it has not ended.';
-COMMENT ON COLUMN @extschema@.enrichment_migration.state IS 'running, finished, failed or rolled_back.';
-COMMENT ON COLUMN @extschema@.enrichment_migration.report IS 'What was found, stored and left out, by service and cause. NULL: not known yet.';
-
 -- Typed views -----------------------------------------------------------------------------------------------
 
 COMMENT ON VIEW @extschema@.enrichment_dshield IS

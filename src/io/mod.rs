@@ -7,6 +7,7 @@ pub mod disk;
 pub mod egress;
 mod failure;
 pub mod hibp_corpus;
+pub mod import;
 pub mod pool;
 pub mod secrets;
 mod signals;

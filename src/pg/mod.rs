@@ -15,6 +15,7 @@ mod gucs;
 mod hooks;
 mod json;
 mod lone;
+mod migration;
 mod probe;
 mod ranges;
 mod room;

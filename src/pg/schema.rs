@@ -70,6 +70,11 @@ extension_sql_file!(
     name = "ssh_keys",
     requires = ["hibp_load", enrich_ssh_keys, enrich_event_command]
 );
-extension_sql_file!("../../sql/install/70_privileges.sql", name = "privileges", requires = ["ssh_keys"]);
+extension_sql_file!(
+    "../../sql/install/60_migration.sql",
+    name = "migration",
+    requires = ["ssh_keys", enrichment_migration_check, enrichment_migration_step, enrich_migration_verify]
+);
+extension_sql_file!("../../sql/install/70_privileges.sql", name = "privileges", requires = ["migration"]);
 extension_sql_file!("../../sql/install/80_comments.sql", name = "comments", requires = ["privileges"]);
 extension_sql_file!("../../sql/install/90_grants.sql", name = "grants", finalize);

@@ -20,6 +20,7 @@ mod leaks;
 mod lifecycle;
 mod limits;
 mod lookups;
+mod migration;
 mod not_preloaded;
 mod outcomes;
 mod passwords;

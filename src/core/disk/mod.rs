@@ -1,8 +1,11 @@
 //! The disk cache of the older programs: its layouts, which file is whose, and what lies in the files.
 
 pub mod body;
+pub mod item;
+pub mod known;
 pub mod layout;
 pub mod recognise;
+pub mod report;
 #[cfg(test)]
 pub(crate) mod tests;
 pub mod written;

@@ -8,6 +8,7 @@ use crate::core::Micros;
 use crate::pg::convert::{clock, positive_length, RawJsonb};
 use crate::pg::encoding::Utf8;
 use crate::pg::error::Answer;
+use crate::pg::migration::adopt::adopt;
 use crate::pg::probe;
 use crate::pg::shmem::{self, Stage, State, Text, Waiting};
 use crate::pg::store::cache::Entry;
@@ -27,6 +28,7 @@ use pgrx::prelude::*;
 fn enrich_fetch(service: &str, key: Utf8, timeout: default!(Interval, "'10 s'")) -> Answer<Option<RawJsonb>> {
     let service = registry::service(service)?;
     let key = key_to_write(&service, &key)?;
+    adopt(&service.name, std::iter::once(key.text.as_str()))?;
     let deadline = clock().saturating_add(positive_length(&timeout)?);
     if let Some(entry) = latest(&service, &key)?.filter(|entry| entry.fresh(clock())) {
         return Ok(entry.payload.map(|kept| kept.answer()));
@@ -41,7 +43,7 @@ fn enrich_fetch(service: &str, key: Utf8, timeout: default!(Interval, "'10 s'"))
 }
 
 /// What the cache knows at this moment, also where the transaction's own snapshot is older than the answer.
-fn latest(service: &Service, key: &Key) -> Result<Option<Entry>, Error> {
+pub fn latest(service: &Service, key: &Key) -> Result<Option<Entry>, Error> {
     // SAFETY: the pushed snapshot is popped right after the read; if the read raises, the abort drops it.
     unsafe { pg_sys::PushActiveSnapshot(pg_sys::GetLatestSnapshot()) };
     let entry = probe::entry::entry(&service.name, &key.text);

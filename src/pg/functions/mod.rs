@@ -11,6 +11,7 @@ mod hibp_load;
 mod json;
 mod keys;
 mod lookup;
+mod migrate;
 mod password;
 mod request;
 mod ssh_keys;

@@ -4,7 +4,7 @@ use super::{eligible, key_to_write};
 use crate::core::service::Service;
 use crate::pg::encoding::{RawText, Utf8};
 use crate::pg::error::Answer;
-use crate::pg::probe;
+use crate::pg::migration::adopt::adopt;
 use crate::pg::store::{breakers, queue, registry};
 use crate::pg::{backlog, convert, gucs, wake};
 use pgrx::datum::Array;
@@ -20,6 +20,7 @@ use pgrx::prelude::*;
 fn enrich_request(service: &str, key: Utf8, priority: default!(i32, 0)) -> Answer<String> {
     let service = registry::service(service)?;
     let key = key_to_write(&service, &key)?;
+    adopt(&service.name, std::iter::once(key.text.as_str()))?;
     let refused = match refusal(&service)? {
         Some(why) => Some(why),
         None if !eligible(&key) => Some("ineligible"),
@@ -28,8 +29,8 @@ fn enrich_request(service: &str, key: Utf8, priority: default!(i32, 0)) -> Answe
     if let Some(why) = refused {
         return Ok(why.to_string());
     }
-    let fresh =
-        probe::entry::entry(&service.name, &key.text)?.is_some_and(|entry| entry.fresh(convert::transaction_start()));
+    // what was adopted a moment ago is not in the statement's own snapshot
+    let fresh = super::fetch::latest(&service, &key)?.is_some_and(|entry| entry.fresh(convert::transaction_start()));
     if fresh {
         return Ok("fresh".to_string());
     }
@@ -56,6 +57,7 @@ fn enrich_request_many(service: &str, keys: Array<RawText>, priority: default!(i
             wanted.push(key.text);
         }
     }
+    adopt(&service.name, wanted.iter().map(String::as_str))?;
     if wanted.is_empty() || refusal(&service)?.is_some() {
         return Ok(0);
     }

@@ -16,6 +16,7 @@ pub mod history;
 pub mod indicators;
 pub mod lanes;
 pub mod lookups;
+pub mod migration;
 pub mod queue;
 pub mod read_again;
 pub mod registry;

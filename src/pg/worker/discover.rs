@@ -6,6 +6,7 @@ use crate::core::address;
 use crate::core::error::Error;
 use crate::core::key;
 use crate::core::Micros;
+use crate::pg::migration::adopt::{adopt, adopt_for_source};
 use crate::pg::store::indicators::{self, Judged};
 use crate::pg::store::sources::{self, Source};
 use crate::pg::store::{queue, registry, user_tables};
@@ -63,6 +64,7 @@ fn fold(source: &Source, keys: &[(&str, bool)]) -> Result<(), Error> {
     for ((service, priority), mut keys) in requests {
         keys.sort_unstable();
         keys.dedup();
+        adopt(&service, keys.iter().map(String::as_str))?;
         if registry::service(&service)?.enabled {
             queue::request(&service, keys, priority, priority == URGENT)?;
         }
@@ -136,6 +138,7 @@ fn sweep_one(source: &Source) -> Result<bool, Error> {
             return Ok(false);
         }
         let found = user_tables::sweep(source)?;
+        adopt_for_source(&source.name, &source.services)?;
         let room = backlog::room()?;
         let asked = indicators::ask_missing(&source.name, &source.services, room)?;
         // what the queue had no room for is looked for again when it has

@@ -1,0 +1,122 @@
+//! A file of the cache as the import takes it: whose it is, what it says, since when.
+
+use super::body::{self, candidates, Body};
+use super::known::{hash_prefix, Known};
+use super::recognise::{recognise, Found, Named};
+use super::{digest, parse_digest};
+use crate::core::key::{self, KeyKind};
+use crate::core::service::Service;
+use crate::core::Micros;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The services of the registry by name.
+pub type Services = BTreeMap<String, Arc<Service>>;
+
+/// One file, looked at.
+pub struct Item {
+    /// Relative to the root.
+    pub path: Vec<u8>,
+    pub bytes: u64,
+    pub what: What,
+}
+
+pub enum What {
+    Answer(Box<Answer>),
+    /// Why it is no answer, as the end of a sentence that begins with "the file".
+    Malformed(String),
+    /// Why it could not be read, in the same way.
+    Unreadable(String),
+}
+
+/// An answer on its way into the cache.
+pub struct Answer {
+    pub service: Arc<Service>,
+    pub key: Whose,
+    pub body: Body,
+    pub fetched_at: Micros,
+}
+
+/// The key of an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Whose {
+    /// In its normal form.
+    Key(String),
+    /// The SHA-256 of the key; or the hash that has this value is the key itself.
+    Digest { digest: [u8; 32], or_hash: Option<String> },
+}
+
+impl Whose {
+    /// The key in its normal form, where it is known.
+    pub fn resolve<'a>(&'a self, service: &Service, known: &Known) -> Option<Cow<'a, str>> {
+        match self {
+            Whose::Key(key) => Some(Cow::Borrowed(key)),
+            Whose::Digest { digest, or_hash } => {
+                let named = known.by_digest(digest).and_then(|raw| key::normalise(service.key_kind, raw).ok());
+                if let Some(key) = named {
+                    return Some(Cow::Owned(key.text));
+                }
+                or_hash.as_deref().filter(|hash| known.holds(hash)).map(Cow::Borrowed)
+            }
+        }
+    }
+}
+
+/// What the bytes of a file are worth; `modified_at` is the time of observation, unless the file knows better.
+pub fn look(path: &[u8], bytes: &[u8], modified_at: Micros, services: &Services) -> What {
+    let found = match recognise(path) {
+        Ok(found) => found,
+        Err(why) => return What::Malformed(why.to_owned()),
+    };
+    let Some(service) = services.get(&found.service) else {
+        return What::Malformed(format!("is of a service that is not registered: {}", found.service));
+    };
+    let body = match body::read(service, &found, bytes) {
+        Ok(body) => body,
+        Err(why) => return What::Malformed(why),
+    };
+    match whose(service, &found, bytes) {
+        Ok(key) => {
+            let fetched_at = body.observed_at.unwrap_or(modified_at);
+            What::Answer(Box::new(Answer { service: service.clone(), key, body, fetched_at }))
+        }
+        Err(why) => What::Malformed(format!("is named after a key that {why}")),
+    }
+}
+
+fn whose(service: &Service, found: &Found, bytes: &[u8]) -> Result<Whose, String> {
+    let normal = |raw: &str| key::normalise(service.key_kind, raw);
+    // the body may name the key, and the digest proves it
+    let own = |is: &dyn Fn(&str) -> bool| -> Option<Whose> {
+        let own = candidates(std::str::from_utf8(bytes).ok()?).into_iter().find(|candidate| is(candidate))?;
+        normal(&own).ok().map(|key| Whose::Key(key.text))
+    };
+    match &found.named {
+        Named::Key(raw) => normal(raw).map(|key| Whose::Key(key.text)).map_err(|problem| problem.why),
+        Named::Digest(wanted) if service.key_kind == KeyKind::HashPrefix => {
+            Ok(hash_prefix(wanted).map_or(Whose::Digest { digest: *wanted, or_hash: None }, Whose::Key))
+        }
+        Named::Digest(wanted) => {
+            Ok(own(&|candidate| digest(candidate) == *wanted)
+                .unwrap_or(Whose::Digest { digest: *wanted, or_hash: None }))
+        }
+        Named::KeyOrDigest(hash, wanted) => {
+            let own = own(&|candidate| candidate.eq_ignore_ascii_case(hash) || digest(candidate) == *wanted);
+            Ok(own.unwrap_or_else(|| Whose::Digest { digest: *wanted, or_hash: Some(hash.clone()) }))
+        }
+    }
+}
+
+/// Under which digests a file of this key may have been kept: that of the key, and for a hash that is one the hash itself
+/// (see [`Named::KeyOrDigest`]).
+pub fn digests(key: &str) -> Vec<[u8; 32]> {
+    [Some(digest(key)), parse_digest(key)].into_iter().flatten().collect()
+}
+
+/// A path as a message and a table may show it.
+pub fn shown(path: &[u8]) -> String {
+    let text = String::from_utf8_lossy(path);
+    let shown: String = text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    crate::core::redact::shorten(&shown, 1000)
+}

@@ -1,0 +1,94 @@
+//! Statements on `enrichment_orphan`: imported answers under the digests of keys that nobody has named yet.
+
+use super::Batch;
+use crate::core::error::Error;
+use crate::pg::spi::{self, Arg, Mode, Statement};
+use pgrx::pg_sys::BuiltinOid::*;
+
+static KEEP_ORPHANS: Statement = Statement {
+    sql: "INSERT INTO @extschema@.enrichment_orphan AS o
+            (service, digest, migration, payload, ranges, response_status, fetched_at, expires_at)
+        SELECT $1, u.d, $7, u.p, u.r, CASE WHEN u.p IS NULL THEN 'not_found' ELSE 'success' END, u.f, u.e FROM (
+            SELECT unnest($2::bytea[]) AS d, unnest($3::text[]::jsonb[]) AS p, unnest($4::bytea[]) AS r,
+                unnest($5::timestamptz[]) AS f, unnest($6::timestamptz[]) AS e) u
+        ON CONFLICT (service, digest, migration) DO UPDATE SET payload = EXCLUDED.payload, ranges = EXCLUDED.ranges,
+            response_status = EXCLUDED.response_status, fetched_at = EXCLUDED.fetched_at, expires_at = EXCLUDED.expires_at
+        WHERE EXCLUDED.fetched_at > o.fetched_at",
+    args: &[TEXTOID, BYTEAARRAYOID, TEXTARRAYOID, BYTEAARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID, INT8OID],
+};
+
+/// Keeps answers under the digests of their keys, in order and each once.
+pub fn keep_orphans(run: i64, batch: &Batch, digests: Vec<&[u8]>) -> Result<(), Error> {
+    let [service, _, c, d, e, f] = batch.args();
+    spi::run(&KEEP_ORPHANS, &[service, Arg::of(digests), c, d, e, f, Arg::of(run)], Mode::Write, |_| {})?;
+    Ok(())
+}
+
+static ANY_ORPHAN: Statement =
+    Statement { sql: "SELECT EXISTS (SELECT FROM @extschema@.enrichment_orphan WHERE service = $1)", args: &[TEXTOID] };
+
+/// Whether answers of a service wait for their keys.
+pub fn any_orphan(service: &str) -> Result<bool, Error> {
+    let mut any = false;
+    spi::run(&ANY_ORPHAN, &[Arg::of(service)], Mode::Write, |row| any = row.get(1).unwrap_or(false))?;
+    Ok(any)
+}
+
+// An answer that the cache has from elsewhere came later, for the key was not known when the file was imported.
+static ADOPT: Statement = Statement {
+    sql: "WITH taken AS (
+            DELETE FROM @extschema@.enrichment_orphan o USING unnest($2::text[], $3::bytea[]) AS u (k, d)
+            WHERE o.service = $1 AND o.digest = u.d
+            RETURNING u.k, o.migration, o.payload, o.ranges, o.response_status, o.fetched_at, o.expires_at),
+        newest AS (SELECT DISTINCT ON (t.k) t.* FROM taken t ORDER BY t.k, t.fetched_at DESC),
+        stored AS (
+            INSERT INTO @extschema@.enrichment_cache AS c
+                (service, cache_key, payload, ranges, response_status, fetched_at, expires_at)
+            SELECT $1, n.k, n.payload, n.ranges, n.response_status, n.fetched_at, n.expires_at FROM newest n ORDER BY n.k
+            ON CONFLICT (service, cache_key) DO UPDATE SET payload = EXCLUDED.payload, ranges = EXCLUDED.ranges,
+                response_status = EXCLUDED.response_status, fetched_at = EXCLUDED.fetched_at,
+                expires_at = EXCLUDED.expires_at, api_response_code = NULL, api_latency_ms = NULL, error_message = NULL,
+                version = c.version + 1
+            WHERE c.response_status NOT IN ('success', 'not_found')
+            RETURNING c.id, c.cache_key, c.fetched_at, c.expires_at),
+        brought AS (
+            INSERT INTO @extschema@.enrichment_migration_row (migration, cache_id, fetched_at)
+            SELECT n.migration, s.id, s.fetched_at FROM stored s JOIN newest n ON n.k = s.cache_key
+            ON CONFLICT (migration, cache_id) DO UPDATE SET fetched_at = EXCLUDED.fetched_at)
+        SELECT s.cache_key, s.expires_at > pg_catalog.now() FROM stored s",
+    args: &[TEXTOID, TEXTARRAYOID, BYTEAARRAYOID],
+};
+
+/// Gives answers that were kept under these digests to their keys; hands over each key, and whether its answer is fresh.
+pub fn adopt(
+    service: &str,
+    keys: Vec<&str>,
+    digests: Vec<&[u8]>,
+    mut each: impl FnMut(String, bool),
+) -> Result<(), Error> {
+    spi::run(&ADOPT, &[Arg::of(service), Arg::of(keys), Arg::of(digests)], Mode::Write, |row| {
+        if let (Some(key), Some(fresh)) = (row.text(1), row.get(2)) {
+            each(key, fresh);
+        }
+    })?;
+    Ok(())
+}
+
+static OWNERS: Statement = Statement {
+    sql: "SELECT DISTINCT i.cache_key FROM @extschema@.enrichment_indicator i
+        CROSS JOIN LATERAL (VALUES (pg_catalog.sha256(pg_catalog.convert_to(i.cache_key, 'UTF8'))),
+            (pg_catalog.sha256(pg_catalog.convert_to(i.raw_key, 'UTF8'))),
+            (CASE WHEN i.cache_key ~ '^[0-9a-f]{64}$' THEN pg_catalog.decode(i.cache_key, 'hex') END)) AS d (digest)
+        JOIN @extschema@.enrichment_orphan o ON o.digest = d.digest
+        WHERE i.source = $1 AND i.cache_key IS NOT NULL AND o.service = $2 LIMIT $3",
+    args: &[TEXTOID, TEXTOID, INT8OID],
+};
+
+/// Keys of a source under whose digests answers of a service are kept.
+pub fn owners(source: &str, service: &str, most: i64) -> Result<Vec<String>, Error> {
+    let mut keys = Vec::new();
+    spi::run(&OWNERS, &[Arg::of(source), Arg::of(service), Arg::of(most)], Mode::Write, |row| {
+        keys.extend(row.text(1))
+    })?;
+    Ok(keys)
+}

@@ -1,0 +1,8 @@
+//! Moving in from a disk cache: whole trees imported by real servers.
+
+mod adoption;
+mod back;
+mod crash;
+mod report;
+mod rights;
+mod tree;

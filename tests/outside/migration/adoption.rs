@@ -1,0 +1,84 @@
+//! Answers under the digest of a key that nobody had named (failure 14 of the older programs).
+
+use super::tree::{by_digest, database, parts, report, Tree};
+use crate::support::{one, run, wait_served, SOON};
+use testbed::wait_until;
+
+fn unknown(name: &str) -> (std::sync::Arc<testbed::Cluster>, postgres::Client, Tree) {
+    let (cluster, mut client) = database(name);
+    let tree = Tree::new();
+    for key in ["8.8.8.1", "8.8.8.2", "8.8.8.3"] {
+        tree.file(&by_digest("urlhaus", key), format!("{{\"tags\":\"of {key}\"}}"), 5);
+    }
+    assert_eq!(parts(&report(&mut client, &tree.import(""))), "files 3, unknown_key 3");
+    (cluster, client, tree)
+}
+
+const TAGS: &str = "SELECT enrich_get('urlhaus', '8.8.8.1') ->> 'tags'";
+
+#[test]
+fn a_key_that_is_asked_for_gets_the_answer_that_lay_under_its_digest() {
+    let (_cluster, mut client, _tree) = unknown("asked_for");
+    run(&mut client, "UPDATE enrichment_service SET enabled = true; SELECT enrich_set_secret('urlhaus', 'x')");
+    assert_eq!(one::<String>(&mut client, "SELECT enrich_request('urlhaus', '8.8.8.1')"), "fresh");
+    assert_eq!(one::<String>(&mut client, TAGS), "of 8.8.8.1");
+    let age: bool = one(
+        &mut client,
+        "SELECT age(now(), fetched_at) BETWEEN '4 h' AND '6 h' FROM enrichment_cache WHERE cache_key = '8.8.8.1'",
+    );
+    assert!(age, "its age is that of the file");
+    assert_eq!(one::<i64>(&mut client, "SELECT enrich_request_many('urlhaus', '{8.8.8.2,8.8.8.3}')"), 0);
+    assert_eq!(one::<i64>(&mut client, "SELECT count(*) FROM enrichment_orphan"), 0);
+    assert_eq!(one::<i64>(&mut client, "SELECT count(*) FROM enrichment_queue"), 0);
+    run(&mut client, "CALL enrich_migration_rollback(1)");
+    assert_eq!(one::<i64>(&mut client, "SELECT count(*) FROM enrichment_cache"), 0, "the run brought them");
+}
+
+#[test]
+fn a_key_that_appears_in_an_attached_table_gets_the_answer_too() {
+    let (cluster, mut client, _tree) = unknown("appears");
+    run(&mut client, "UPDATE enrichment_service SET enabled = true");
+    run(
+        &mut client,
+        "CREATE TABLE session_summaries (session_id text PRIMARY KEY, source_ip text, enrichment jsonb);
+        INSERT INTO session_summaries VALUES ('a', '8.8.8.1');
+        SELECT enrich_attach('session_summaries', 'source_ip', '{urlhaus}', 'enrichment')",
+    );
+    wait_served(&cluster, "appears");
+    let filled = |session: &str| {
+        let mut client = cluster.client("appears");
+        let sql = format!(
+            "SELECT coalesce(enrichment #>> '{{urlhaus,tags}}', enrichment ->> 'urlhaus', '') FROM session_summaries WHERE session_id = '{session}'"
+        );
+        wait_until(&sql, SOON, || {
+            let tags: String = one(&mut client, &sql);
+            if tags.contains("of 8.8.8") {
+                Ok(Some(()))
+            } else {
+                Err(tags)
+            }
+        });
+    };
+    filled("a");
+    run(&mut client, "INSERT INTO session_summaries VALUES ('b', '8.8.8.2')");
+    filled("b");
+    assert_eq!(one::<i64>(&mut client, "SELECT count(*) FROM enrichment_orphan"), 1);
+}
+
+#[test]
+fn keys_that_tables_queue_and_cache_hold_are_found_by_hashing_them() {
+    let (_cluster, mut client) = database("by_hashing");
+    let tree = Tree::new();
+    for key in ["8.8.8.1", "8.8.8.2", "8.8.8.3", "8.8.8.4"] {
+        tree.file(&by_digest("spur", key), r#"{"spur_data":["ORG","","","VPN"]}"#, 5);
+    }
+    run(
+        &mut client,
+        "INSERT INTO enrichment_source (name, relation, key_column, services, shape) VALUES ('s', 'pg_class', 'relname', '{spur}', 'none');
+        INSERT INTO enrichment_indicator (source, raw_key, cache_key) VALUES ('s', '8.8.8.1', '8.8.8.1');
+        INSERT INTO enrichment_queue (service, cache_key) VALUES ('spur', '8.8.8.2');
+        SELECT enrich_store('urlhaus', '8.8.8.3', '{\"tags\": \"x\"}')",
+    );
+    assert_eq!(parts(&report(&mut client, &tree.import(""))), "files 4, imported 3, unknown_key 1");
+    assert_eq!(one::<i64>(&mut client, "SELECT count(*) FROM enrichment_queue"), 0, "it is answered");
+}
