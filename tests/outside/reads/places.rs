@@ -67,6 +67,8 @@ fn a_domain_that_looks_up_judges_by_what_is_stored_now() {
 fn a_deferred_trigger_looks_up_at_the_end_of_its_transaction() {
     let reads = Reads::filled("places_deferred");
     let mut client = reads.client();
+    // else the worker notes hits in rows that the transaction writes
+    run(&mut client, "SET enrichment_cache.track_lookups = off");
     run(
         &mut client,
         "CREATE TABLE late (n int);
@@ -132,7 +134,7 @@ fn statements_that_write_elsewhere_write_what_plain_sql_gives() {
         assert_eq!((differing, missing), (0, 0), "{what}");
     };
     for _ in 0..3 {
-        run(&mut client, "UPDATE enrichment_cache SET payload = made(id::int) WHERE id % 2 = 0");
+        run(&mut client, "UPDATE enrichment_cache SET payload = made((id % 1000)::int) WHERE id % 2 = 0");
         run(&mut client, "DELETE FROM enrichment_cache WHERE id % 11 = 0");
         run(
             &mut client,
@@ -141,16 +143,16 @@ fn statements_that_write_elsewhere_write_what_plain_sql_gives() {
         wrong(&mut client, "INSERT");
         let preset = "SELECT count(DISTINCT preset) = 1 AND min(preset::text) = enrich_get('dshield', '8.8.0.1')::text FROM target";
         assert!(one::<bool>(&mut client, preset));
-        run(&mut client, "UPDATE enrichment_cache SET payload = made(id::int)");
+        run(&mut client, "UPDATE enrichment_cache SET payload = made((id % 1000)::int)");
         run(&mut client, "UPDATE target SET got = enrich_get(service, raw)");
         wrong(&mut client, "UPDATE");
-        run(&mut client, "UPDATE enrichment_cache SET payload = made(id::int)");
+        run(&mut client, "UPDATE enrichment_cache SET payload = made((id % 1000)::int)");
         run(
             &mut client,
             "MERGE INTO target t USING universe u ON t.n = u.n WHEN MATCHED THEN UPDATE SET got = enrich_get(u.service, u.raw)",
         );
         wrong(&mut client, "MERGE");
-        run(&mut client, "UPDATE enrichment_cache SET payload = made(id::int)");
+        run(&mut client, "UPDATE enrichment_cache SET payload = made((id % 1000)::int)");
         run(
             &mut client,
             "INSERT INTO target (n, service, raw) SELECT n, service, raw FROM universe
@@ -158,7 +160,7 @@ fn statements_that_write_elsewhere_write_what_plain_sql_gives() {
         );
         wrong(&mut client, "ON CONFLICT");
         for refresh in ["REFRESH MATERIALIZED VIEW kept", "REFRESH MATERIALIZED VIEW CONCURRENTLY kept"] {
-            run(&mut client, "UPDATE enrichment_cache SET payload = made(id::int)");
+            run(&mut client, "UPDATE enrichment_cache SET payload = made((id % 1000)::int)");
             run(&mut client, refresh);
             let differing =
                 "SELECT count(*) FROM kept k JOIN plain p USING (n) WHERE k.got IS DISTINCT FROM p.fresh[1]";
@@ -198,7 +200,7 @@ fn an_imported_snapshot_is_looked_up_under() {
         run(&mut first, &format!("BEGIN ISOLATION LEVEL {isolation}"));
         let seen: String = one(&mut first, answers);
         let snapshot: String = one(&mut first, "SELECT pg_export_snapshot()");
-        run(&mut other, "UPDATE enrichment_cache SET payload = made(id::int)");
+        run(&mut other, "UPDATE enrichment_cache SET payload = made((id % 1000)::int)");
         run(&mut other, "DELETE FROM enrichment_cache WHERE id % 7 = 0");
         assert_ne!(one::<String>(&mut second, answers), seen);
         run(&mut second, &format!("BEGIN ISOLATION LEVEL {isolation}; SET TRANSACTION SNAPSHOT '{snapshot}'"));
