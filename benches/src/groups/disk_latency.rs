@@ -9,6 +9,7 @@ use crate::report::findings::{Findings, Target};
 use crate::report::numbers::grouped;
 use crate::report::table::Table;
 use crate::{screen, Result};
+use enrichment_cache::core::disk::layout;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -65,10 +66,10 @@ pub fn measure(bed: &mut Bed) -> Result<Findings> {
     let answered = |session: &mut Session, all: &[String]| -> Result<i64> {
         session.one(&format!("SELECT count(enrich_get('dshield', k)) FROM unnest('{{{}}}'::text[]) k", all.join(",")))
     };
-    let found = [&with_row, &with_file, &with_neither].map(|all| answered(&mut session, all));
-    let [rows, files, neither] = found;
-    if (rows?, files?, neither?) != (each as i64, each as i64, 0) {
-        return Err("the look-ups do not find what they should".into());
+    let [rows, files, neither] = [&with_row, &with_file, &with_neither].map(|all| answered(&mut session, all));
+    let (rows, files, neither) = (rows?, files?, neither?);
+    if (rows, files, neither) != (each as i64, each as i64, 0) {
+        return Err(format!("of {each} each, {rows} rows, {files} files and {neither} of neither answered").into());
     }
     let mut measured = vec![
         (FROM_TABLE, one_by_one(&mut session, &with_row)?),
@@ -85,7 +86,7 @@ pub fn measure(bed: &mut Bed) -> Result<Findings> {
     measured.push((BY_CLIENT, by_client(&tree.0, &with_file)?));
 
     findings.say(format!(
-        "{} addresses each with a row, with a file, with neither; files of 60 bytes in the layout `dshield/1/2/3/4.json`, in the page cache. One \
+        "{} addresses each with a row, with a file, with neither; files of 60 bytes where the older programs keep them, in the page cache. One \
          client, one prepared statement a look-up, each key once; time over the socket included, in all but the last line. A look-up that no \
          row answers tries the paths of all layouts.",
         grouped(each as f64)
@@ -105,7 +106,7 @@ pub fn measure(bed: &mut Bed) -> Result<Findings> {
 }
 
 fn path_of(root: &Path, key: &str) -> PathBuf {
-    root.join(format!("dshield/{}.json", key.replace('.', "/")))
+    root.join(layout::written("dshield", key).unwrap_or_default())
 }
 
 fn write(root: &Path, key: &str) -> Result<()> {
