@@ -2,6 +2,7 @@
 
 use crate::core::disk::item::digests;
 use crate::core::error::Error;
+use crate::pg::backlog;
 use crate::pg::store::migration::{self as rows, orphans};
 
 /// Keys that are looked for at a time.
@@ -28,7 +29,7 @@ pub fn adopt<'a>(service: &str, keys: impl Iterator<Item = &'a str>) -> Result<u
     if adopted.is_empty() {
         return Ok(0);
     }
-    rows::answered(service, fresh.iter().map(String::as_str).collect())?;
+    backlog::note(-(rows::answered(service, fresh.iter().map(String::as_str).collect())? as i64));
     if rows::mark(vec![service.to_owned()], adopted.iter().map(String::as_str).collect())? > 0 {
         crate::pg::wake::worker_at_commit();
     }

@@ -7,6 +7,7 @@ use crate::core::disk::report::{Fate, Report};
 use crate::core::error::Error;
 use crate::core::hash::cache_key_hash;
 use crate::core::{ttl, Micros};
+use crate::pg::backlog;
 use crate::pg::convert;
 use crate::pg::store::migration::{self as rows, Batch};
 use std::borrow::Cow;
@@ -273,7 +274,7 @@ impl<'a> Imported<'a> {
         }
         let services: Vec<String> = self.fresh.keys().map(|service| (*service).to_string()).collect();
         for (service, keys) in self.fresh {
-            rows::answered(service, keys)?;
+            backlog::note(-(rows::answered(service, keys)? as i64));
         }
         self.keys.sort_unstable();
         self.keys.dedup();

@@ -275,10 +275,9 @@ static ANSWERED: Statement = Statement {
     args: &[TEXTOID, TEXTARRAYOID],
 };
 
-/// Takes requests off the list that fresh answers have made needless.
-pub fn answered(service: &str, keys: Vec<&str>) -> Result<(), Error> {
-    spi::run(&ANSWERED, &[Arg::of(service), Arg::of(keys)], Mode::Write, |_| {})?;
-    Ok(())
+/// Takes requests off the list that fresh answers have made needless; returns how many.
+pub fn answered(service: &str, keys: Vec<&str>) -> Result<u64, Error> {
+    spi::run(&ANSWERED, &[Arg::of(service), Arg::of(keys)], Mode::Write, |_| {})
 }
 
 static MARK: Statement = Statement {
