@@ -112,6 +112,8 @@ mod tests {
             content_type: None,
             retry_after: None,
             wanted: Vec::new(),
+            conditional: false,
+            masked: false,
             latency_ms: 0,
         };
         Cause::of(&answer, outcome).as_str()
