@@ -6,6 +6,7 @@ pub mod config;
 pub mod disk;
 pub mod egress;
 mod failure;
+pub mod lineup;
 pub mod pool;
 pub mod secrets;
 mod signals;

@@ -21,6 +21,7 @@ mod refresh;
 mod sources;
 mod sources_support;
 mod support;
+mod throughput;
 mod upstream;
 mod utility;
 mod views;

@@ -1,7 +1,7 @@
 //! What these tests share: a cluster per subject, a database of their own in it with sandbox providers of its own,
 //! and questions to it.
 
-use postgres::types::{FromSqlOwned, ToSql};
+use postgres::types::FromSqlOwned;
 use postgres::Client;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -51,7 +51,12 @@ impl Base {
     /// In a cluster, with sandbox providers started with these arguments.
     #[track_caller]
     pub fn in_cluster(cluster: &Arc<Cluster>, name: &str, sandbox: &[&str]) -> Base {
-        let sandbox = Sandbox::start(sandbox);
+        Base::with_sandbox(cluster, name, Sandbox::start(sandbox))
+    }
+
+    /// In a cluster, asking these sandbox providers, without limits on our side.
+    #[track_caller]
+    pub fn with_sandbox(cluster: &Arc<Cluster>, name: &str, sandbox: Sandbox) -> Base {
         create_database(cluster, name);
         let base = Base { cluster: cluster.clone(), sandbox, name: name.to_string() };
         let mut client = base.client();
@@ -129,13 +134,6 @@ pub fn run(client: &mut Client, sql: &str) {
 #[track_caller]
 pub fn one<T: FromSqlOwned>(client: &mut Client, sql: &str) -> T {
     ask(client, sql).unwrap_or_else(|why| panic!("{why}"))
-}
-
-/// As [`one`], with parameters.
-#[track_caller]
-pub fn one_of<T: FromSqlOwned>(client: &mut Client, sql: &str, arguments: &[&(dyn ToSql + Sync)]) -> T {
-    let row = client.query_one(sql, arguments).unwrap_or_else(|why| panic!("{sql}: {}", said(&why)));
-    row.try_get(0).unwrap_or_else(|why| panic!("{sql}: {why}"))
 }
 
 /// The one value of a query, or why there is none.

@@ -8,7 +8,7 @@ use crate::pg::convert::{to_timestamp, transaction_start, RawJsonb};
 use crate::pg::store::cache::Entry;
 use crate::pg::store::queue::{self, Waiting};
 use crate::pg::store::registry;
-use crate::pg::{disk, probe};
+use crate::pg::{disk, probe, shmem, wake};
 use pgrx::datum::{Interval, TimestampWithTimeZone};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
@@ -39,9 +39,19 @@ pub fn find(service: &Service, raw: &str) -> Result<Found, crate::core::error::E
     if let Some(lying) = &lying {
         entry = Some(disk::entry(lying));
     }
-    let waiting = queue::waiting(&service.name, &key.text)?;
+    let mut waiting = queue::waiting(&service.name, &key.text)?;
+    if let Some(waiting) = &mut waiting {
+        waiting.next_attempt_at = waiting.next_attempt_at.max(limit_holds_until(&service.name).unwrap_or(Micros::MIN));
+    }
     let state = state(&key, entry.as_ref(), waiting.as_ref(), transaction_start());
     Ok(Found { key: key.text, state, entry, waiting, in_file: lying.is_some() })
+}
+
+/// Until when a limit holds the calls of a service up.
+fn limit_holds_until(service: &str) -> Option<Micros> {
+    let database = wake::my_database();
+    let mine = |lane: &&shmem::Waits| lane.database == database && lane.service.as_str() == service;
+    shmem::read(|shared| shared.lanes.iter().filter(mine).map(|lane| lane.until).max()).flatten()
 }
 
 fn state(key: &Key, entry: Option<&Entry>, waiting: Option<&Waiting>, now: Micros) -> &'static str {

@@ -37,14 +37,17 @@ pub fn request(service: &str, keys: Vec<String>, priority: i32, revive: bool) ->
 /// A request as `enrich_lookup` reports it.
 pub struct Waiting {
     pub state: String,
+    /// Not before its service's pause is over.
     pub next_attempt_at: Micros,
     pub last_outcome: Option<String>,
     pub last_error: Option<String>,
 }
 
 static WAITING: Statement = Statement {
-    sql: "SELECT state, next_attempt_at, last_outcome, last_error FROM @extschema@.enrichment_queue
-        WHERE service OPERATOR(pg_catalog.=) $1 AND cache_key OPERATOR(pg_catalog.=) $2",
+    sql: "SELECT q.state, GREATEST(q.next_attempt_at, l.paused_until), q.last_outcome, q.last_error
+        FROM @extschema@.enrichment_queue q
+        LEFT JOIN @extschema@.enrichment_lane l ON l.service OPERATOR(pg_catalog.=) q.service
+        WHERE q.service OPERATOR(pg_catalog.=) $1 AND q.cache_key OPERATOR(pg_catalog.=) $2",
     args: &[TEXTOID, TEXTOID],
 };
 
@@ -173,6 +176,20 @@ static RELEASE: Statement = Statement {
 /// Gives back every claim: of a worker that died, or of this one before it ends.
 pub fn release_all() -> Result<u64, Error> {
     spi::run(&RELEASE, &[], Mode::Write, |_| {})
+}
+
+static RELEASE_SOME: Statement = Statement {
+    sql: "UPDATE @extschema@.enrichment_queue SET state = 'waiting', leased_at = NULL, leased_by = NULL
+        WHERE id = ANY ($1) AND state = 'in_flight'",
+    args: &[INT8ARRAYOID],
+};
+
+/// Gives back claims of which no call was made.
+pub fn release(ids: &[i64]) -> Result<(), Error> {
+    if !ids.is_empty() {
+        spi::run(&RELEASE_SOME, &[Arg::of(ids.to_vec())], Mode::Write, |_| {})?;
+    }
+    Ok(())
 }
 
 static EXISTS: Statement = Statement {

@@ -182,6 +182,8 @@ fn store(service: &str, batch: &[Settled]) -> Result<(), Error> {
         indicators::answered(service, answered_keys)?;
     }
     pause(service, batch)?;
+    // the queue's row goes with the same commit: what a crash takes is asked for again
+    xact::commit_lazily();
     ledger::count(service, &calls)
 }
 

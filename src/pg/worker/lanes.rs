@@ -1,27 +1,30 @@
 //! One lane per service: what it may start now (limits, pause, calls in flight), and the start of its calls. Spend is
 //! recorded and committed, together with the claim, before a call goes out.
 
+use super::jobs::job;
+use super::ledgers::budget_of;
 use super::{adopt, credentials, fetches, usage, xact};
-use crate::core::classify::Outcome;
 use crate::core::error::Error;
-use crate::core::hash::budget_key;
-use crate::core::key::{self, Key, KeyForm};
 use crate::core::limiter::{Held, Per, Spend, Spending};
-use crate::core::request;
 use crate::core::secret::Secret;
 use crate::core::service::Service;
 use crate::core::Micros;
-use crate::io::{Done, Job, Pool};
+use crate::io::lineup::Room;
+use crate::io::{Done, Pool};
 use crate::pg::shmem::{Text, Waits};
 use crate::pg::store::lanes::{self as ledger, Pause};
 use crate::pg::store::{queue, registry};
-use crate::pg::{budgets, convert, gucs, wake};
+use crate::pg::{budgets, convert, wake};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 const SECOND: Micros = 1_000_000;
 /// A lane without its secret looks for it again after this; setting one through SQL wakes it at once.
 const LOOK_FOR_SECRET: Micros = 60 * SECOND;
+/// Most requests of a lane that are claimed ahead of the threads that will call.
+const MOST_AHEAD: usize = 500;
+/// Rounds whose calls are claimed ahead: threads must not run dry while answers are stored.
+const ROUNDS_AHEAD: usize = 4;
 
 #[derive(Default)]
 pub struct Lane {
@@ -29,7 +32,11 @@ pub struct Lane {
     pub budget: budgets::Key,
     /// Used when the cluster has more budgets than places for them.
     own: Option<Box<Spending>>,
+    /// Claimed and not stored yet; calls under way, and requests that wait for a thread.
     in_flight: u32,
+    /// Calls that ended since the last round, and about how many do in one.
+    finished: usize,
+    pace: usize,
     next_event: Option<Micros>,
     /// What holds the lane up, and until when.
     held_up: Option<Held>,
@@ -47,6 +54,10 @@ pub struct Lanes {
     unsent: Vec<Done>,
     /// Calls taken from budgets in the transaction under way.
     reserved: Vec<(budgets::Key, u32)>,
+    /// Claims taken out of the pool again, to be given back to the queue.
+    withdrawn: Vec<i64>,
+    /// The enabled services the pool keeps threads for.
+    known: Vec<String>,
 }
 
 struct Start {
@@ -55,13 +66,15 @@ struct Start {
     claims: Vec<queue::Claim>,
     /// Keys of which files of the disk cache had the answer.
     answered: Vec<String>,
+    /// Whether the ledger holds something that must not be lost.
+    spent: bool,
 }
 
 impl Lanes {
-    /// Claims what each lane may start now and hands it to the pool; true when something was started.
+    /// Claims what each lane may start now and hands it to the pool; true when there is something to look at again.
     pub fn start(&mut self, pool: &Pool) -> Result<bool, Error> {
         self.reserved.clear();
-        let claimed = xact::run(c"enrichment_cache: claiming requests", || self.claim());
+        let claimed = xact::run(c"enrichment_cache: claiming requests", || self.claim(pool));
         if claimed.is_err() {
             // nothing of it was recorded, and nothing will go out
             let now = convert::clock();
@@ -70,13 +83,13 @@ impl Lanes {
             }
         }
         let starts = claimed?;
-        let mut started = false;
+        self.withdrawn.clear();
+        let mut again = false;
         for start in starts {
             let calls = start.claims.len();
-            started |= !start.answered.is_empty();
+            again |= !start.answered.is_empty();
             fetches::complete(&start.service.name, start.answered.iter().map(String::as_str));
             for claim in start.claims {
-                started = true;
                 self.attempts.insert(claim.id, claim.attempts);
                 if let Some(lane) = self.lanes.get_mut(&start.service.name) {
                     lane.in_flight += 1;
@@ -97,7 +110,7 @@ impl Lanes {
             }
         }
         self.tell_under_way();
-        Ok(started)
+        Ok(again || !self.unsent.is_empty() || self.next_event().is_some_and(|at| at <= convert::clock()))
     }
 
     /// Lets the other databases know how many calls are under way.
@@ -120,28 +133,87 @@ impl Lanes {
         });
     }
 
-    fn claim(&mut self) -> Result<Vec<Start>, Error> {
+    fn claim(&mut self, pool: &Pool) -> Result<Vec<Start>, Error> {
         let now = convert::clock();
         let services = registry::all()?;
         let due: HashMap<String, Micros> = queue::due()?.into_iter().collect();
         self.lanes.retain(|name, lane| services.contains_key(name) || lane.in_flight > 0);
-        self.rest();
+        self.forget_plans();
+        self.keep_threads(&services, pool);
         let mut starts = Vec::new();
-        let mut threads = Threads::of(&services, &self.lanes);
+        let mut room = pool.room();
+        let mut stopped: Vec<String> = self.lanes.keys().filter(|name| !self.known.contains(name)).cloned().collect();
         for (name, service) in services.iter().filter(|(_, service)| service.enabled) {
             let lane = self.lanes.entry(name.clone()).or_default();
+            lane.pace = (lane.pace + std::mem::take(&mut lane.finished)).div_ceil(2);
             lane.next_event = due.get(name).copied();
-            if lane.next_event.is_some_and(|at| at <= now) {
-                let start = lane.claim(service, threads.room(lane), now, &mut self.reserved)?;
-                threads.take(lane, start.as_ref().map_or(0, |start| start.claims.len()));
-                starts.extend(start);
+            let due = lane.next_event.is_some_and(|at| at <= now);
+            let waiting = room.busy(name).waiting > 0;
+            match if due || waiting { lane.ready(service, now)? } else { None } {
+                Some(secret) if due => {
+                    let start = lane.claim(service, secret, &room, now, &mut self.reserved)?;
+                    room.take(name, start.claims.len());
+                    starts.push(start);
+                }
+                None if waiting => stopped.push(name.clone()),
+                _ => {}
             }
+        }
+        for name in stopped {
+            self.withdraw(&name, pool);
+        }
+        queue::release(&self.withdrawn)?;
+        match starts.iter().any(|start| start.spent) {
+            true => xact::commit_durably(),
+            false => xact::commit_lazily(),
         }
         Ok(starts)
     }
 
-    /// Forgets when lanes wanted to go on: nothing is to be started for now, or it is about to be found out anew.
-    pub fn rest(&mut self) {
+    /// Has the pool keep a thread for each enabled service.
+    fn keep_threads(&mut self, services: &BTreeMap<String, Arc<Service>>, pool: &Pool) {
+        let enabled = || services.values().filter(|service| service.enabled).map(|service| service.name.as_str());
+        if !self.known.iter().map(String::as_str).eq(enabled()) {
+            self.known = enabled().map(str::to_string).collect();
+            pool.keep_for(enabled());
+        }
+    }
+
+    /// Takes a lane's requests that wait for a thread out of the pool; the next claim gives them back to the queue.
+    fn withdraw(&mut self, service: &str, pool: &Pool) {
+        let ids = pool.withdraw(service);
+        if let Some(lane) = self.lanes.get_mut(service) {
+            lane.in_flight = lane.in_flight.saturating_sub(ids.len() as u32);
+        }
+        ids.iter().for_each(|id| {
+            self.attempts.remove(id);
+        });
+        self.withdrawn.extend(ids);
+    }
+
+    /// The provider has said that it is enough: what waits for a thread goes back to the queue.
+    pub fn stop(&mut self, service: &str, pool: &Pool) {
+        self.withdraw(service, pool);
+        pool.go_on(service);
+    }
+
+    /// Nothing is to be started for now: what waits for a thread goes back to the queue.
+    ///
+    /// # Errors
+    /// What giving back raises; it is done with the next attempt then.
+    pub fn rest(&mut self, pool: &Pool) -> Result<(), Error> {
+        self.forget_plans();
+        let names: Vec<String> = self.lanes.keys().cloned().collect();
+        names.iter().for_each(|name| self.withdraw(name, pool));
+        if !self.withdrawn.is_empty() {
+            xact::run(c"enrichment_cache: giving requests back", || queue::release(&self.withdrawn))?;
+            self.withdrawn.clear();
+        }
+        Ok(())
+    }
+
+    /// Forgets when lanes wanted to go on.
+    fn forget_plans(&mut self) {
         for lane in self.lanes.values_mut() {
             (lane.next_event, lane.held_up) = (None, None);
         }
@@ -176,59 +248,20 @@ impl Lanes {
     pub fn finished(&mut self, service: &str, id: i64) -> i32 {
         if let Some(lane) = self.lanes.get_mut(service) {
             lane.in_flight = lane.in_flight.saturating_sub(1);
+            lane.finished += 1;
         }
         self.attempts.remove(&id).unwrap_or(0)
     }
 }
 
-/// The pool's free threads, of which one is kept for each lane that has none: a provider that does not answer must not
-/// take them all.
-struct Threads {
-    free: usize,
-    /// Lanes of enabled services with nothing in flight.
-    without: usize,
-}
-
-impl Threads {
-    fn of(services: &BTreeMap<String, Arc<Service>>, lanes: &BTreeMap<String, Lane>) -> Self {
-        let in_flight = |name: &String| lanes.get(name).map_or(0, |lane| lane.in_flight as usize);
-        let enabled = services.iter().filter(|(_, service)| service.enabled);
-        Threads {
-            free: gucs::concurrency().saturating_sub(lanes.values().map(|lane| lane.in_flight as usize).sum()),
-            without: enabled.filter(|(name, _)| in_flight(name) == 0).count(),
-        }
-    }
-
-    fn room(&self, lane: &Lane) -> u32 {
-        let room = match lane.in_flight {
-            0 => self.free.saturating_sub(self.without.saturating_sub(1)).max(self.free.min(1)),
-            _ => self.free.saturating_sub(self.without),
-        };
-        room as u32
-    }
-
-    fn take(&mut self, lane: &Lane, started: usize) {
-        self.free = self.free.saturating_sub(started);
-        if lane.in_flight == 0 && started > 0 {
-            self.without = self.without.saturating_sub(1);
-        }
-    }
-}
-
 impl Lane {
-    fn claim(
-        &mut self,
-        service: &Arc<Service>,
-        threads: u32,
-        now: Micros,
-        reserved: &mut Vec<(budgets::Key, u32)>,
-    ) -> Result<Option<Start>, Error> {
+    /// The secret to ask with, `Some(None)` where none is needed; `None` when the lane may not ask now.
+    fn ready(&mut self, service: &Service, now: Micros) -> Result<Option<Option<Secret>>, Error> {
         let pause = ledger::pause_of(&service.name)?;
         if let Some(until) = pause.until.filter(|until| *until > now) {
             self.next_event = Some(until);
             return Ok(None);
         }
-        let room = service.max_in_flight.saturating_sub(self.in_flight).min(threads);
         let secret = credentials::of(service)?;
         if secret.is_none() && service.secret_required {
             let pause = Pause {
@@ -241,7 +274,19 @@ impl Lane {
             ledger::set_pause(&service.name, &pause)?;
             return Ok(None);
         }
+        Ok(Some(secret))
+    }
+
+    fn claim(
+        &mut self,
+        service: &Arc<Service>,
+        secret: Option<Secret>,
+        room: &Room,
+        now: Micros,
+        reserved: &mut Vec<(budgets::Key, u32)>,
+    ) -> Result<Start, Error> {
         self.join(service, secret.as_ref(), now)?;
+        let room = self.room(service, room, now);
         let taken =
             self.spending(now, |spending| match spending.permits(&service.limits, now, room.max(1)).min(room) {
                 0 => Err(spending.next_permit_at(&service.limits, now)),
@@ -254,7 +299,13 @@ impl Lane {
                 let asks = held_up.and_then(|_| usage::next(self, service));
                 self.next_event = held_up.map(|(at, _)| asks.map_or(at, |asks| at.min(asks.max(now))));
                 self.held_up = held_up;
-                return Ok(Some(Start { service: service.clone(), secret, claims: Vec::new(), answered: Vec::new() }));
+                return Ok(Start {
+                    service: service.clone(),
+                    secret,
+                    claims: Vec::new(),
+                    answered: Vec::new(),
+                    spent: false,
+                });
             }
         };
         reserved.push((self.budget, permitted));
@@ -270,7 +321,35 @@ impl Lane {
         if !claims.is_empty() {
             ledger::spend(&service.name, &self.budget, &spends)?;
         }
-        Ok(Some(Start { service: service.clone(), secret, claims, answered }))
+        let spent = !claims.is_empty() && !spends.is_empty();
+        // with all the room taken, the end of a running call wakes the worker; else it has to look what is next
+        if spends.is_empty() && unused == 0 {
+            self.next_event = None;
+        }
+        Ok(Start { service: service.clone(), secret, claims, answered, spent })
+    }
+
+    /// How many requests are to be claimed. Where a limit counts, no more than can be called at once: the provider counts
+    /// from then. Else some more, so that a thread that is done finds the next one while answers are stored.
+    fn room(&mut self, service: &Service, room: &Room, now: Micros) -> u32 {
+        let busy = room.busy(&service.name);
+        let most = (service.max_in_flight as usize).saturating_sub(busy.running);
+        let at_once = most.min(room.threads(&service.name));
+        let limits = self.spending(now, |spending| spending.limited(&service.limits));
+        let wanted = match limits {
+            true => at_once.saturating_sub(busy.waiting),
+            false => {
+                let ahead = (ROUNDS_AHEAD * self.pace).min(MOST_AHEAD);
+                let wanted = (at_once + ahead).saturating_sub(busy.waiting);
+                // a few at a time cost as much as many
+                if at_once == 0 && wanted < ahead / 2 {
+                    0
+                } else {
+                    wanted
+                }
+            }
+        };
+        wanted as u32
     }
 
     /// Makes the lane spend from the budget of this secret, its ledger brought in.
@@ -311,39 +390,10 @@ impl Lane {
     }
 }
 
-/// Which budget a service spends from when it asks with this secret.
-pub fn budget_of(service: &Service, secret: Option<&Secret>) -> budgets::Key {
-    // SAFETY: reads a field of the control file's copy in memory.
-    let cluster = unsafe { pgrx::pg_sys::GetSystemIdentifier() };
-    budget_key(cluster, &request::host(&service.url), secret.map_or("", Secret::expose))
-}
-
 /// Takes calls that were not made off rows of the ledger that are not written yet.
 fn take_off(spends: &mut [Spend], calls: u32) {
     for spend in spends {
         spend.spent -= i64::from(calls);
         spend.by_all -= i64::from(calls);
-    }
-}
-
-/// The job of a claim, or its outcome when no request can be made of it.
-fn job(service: &Arc<Service>, secret: Option<&Secret>, claim: &queue::Claim) -> Result<Job, Done> {
-    let built = key::normalise(service.key_kind, &claim.key).map_err(|problem| problem.why).and_then(|key| {
-        let request = request::build(service, &key, secret, &gucs::user_agent(), gucs::contact().as_deref())?;
-        Ok((key, request))
-    });
-    match built {
-        Ok((key, request)) => Ok(Job { id: claim.id, service: service.clone(), key, request, usage: false }),
-        Err(why) => Err(Done {
-            id: claim.id,
-            service: service.clone(),
-            key: Key { text: claim.key.clone(), form: KeyForm::Text },
-            outcome: Outcome::Error { message: format!("no request can be built: {why}"), retry: false },
-            status_code: None,
-            latency_ms: 0,
-            finished_at: convert::clock(),
-            usage: false,
-            reports: Vec::new(),
-        }),
     }
 }

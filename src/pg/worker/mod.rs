@@ -7,6 +7,7 @@ mod credentials;
 mod database;
 mod discover;
 mod fetches;
+mod jobs;
 mod lanes;
 mod launcher;
 mod ledgers;
