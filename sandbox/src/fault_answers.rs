@@ -9,6 +9,7 @@ use flate2::write::GzEncoder;
 use flate2::Compression;
 use futures_util::stream;
 
+use crate::abuseipdb;
 use crate::answer::{accepts_gzip, Answer};
 use crate::faults::Kind;
 use crate::provider::Provider;
@@ -49,6 +50,7 @@ pub async fn respond(
         }
         Kind::NotJson => plain(Answer::new(200, "application/json", "service is busy\n")),
         Kind::Empty200 => plain(Answer::new(200, "application/json", "")),
+        Kind::Body { status, body } => plain(Answer::new(status, "application/json", body)),
         Kind::Hang => std::future::pending().await,
     }
 }
@@ -70,6 +72,8 @@ fn error_page(provider: Provider, status: u16) -> Answer {
         (Provider::VirusTotal, 504) => json("DeadlineExceededError", "Deadline exceeded"),
         (Provider::VirusTotal, 500..) => json("ServerError", "Server error"),
         (Provider::Spur, 500) => Answer::json(status, &serde_json::json!({"error": "internal error"})),
+        (Provider::AbuseIpdb, 422) => abuseipdb::error(422, "The ip address must be a valid IPv4 or IPv6 address."),
+        (Provider::AbuseIpdb, 402) => abuseipdb::error(402, "This endpoint is not part of your plan."),
         _ => Answer::html(status, &format!("{status} error")),
     }
 }

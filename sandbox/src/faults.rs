@@ -66,6 +66,13 @@ pub enum Kind {
     /// 200 without a body
     #[serde(rename = "empty_200")]
     Empty200,
+    /// that status with exactly that body, as `application/json`
+    Body {
+        /// 200 to 599
+        status: u16,
+        /// as it goes over the wire
+        body: String,
+    },
     /// never an answer
     Hang,
 }
@@ -96,7 +103,7 @@ impl Order {
             return Some(problem);
         }
         match &self.kind {
-            Kind::Status { status } if !(200..600).contains(status) => {
+            Kind::Status { status } | Kind::Body { status, .. } if !(200..600).contains(status) => {
                 Some(format!("status {status} is not between 200 and 599"))
             }
             _ => self

@@ -17,6 +17,22 @@ use crate::provider::Provider;
 use crate::visit::{attend, Caller};
 
 const TEXT: &str = "text/plain";
+const CHANGED: &str = "Wed, 01 Jul 2026 00:00:00 GMT";
+
+/// What the caller has already: a tag counts before a date (RFC 9110, 13.2.2).
+struct Known<'a> {
+    tag: &'a str,
+    date: &'a str,
+}
+
+impl Known<'_> {
+    fn is(&self, tag: &str) -> bool {
+        match self.tag {
+            "" => self.date == CHANGED,
+            known => known.split(',').any(|known| known.trim() == tag),
+        }
+    }
+}
 
 /// The paths below the prefix.
 pub fn routes() -> Router<Arc<App>> {
@@ -32,8 +48,8 @@ async fn range(
     let refusal = caller.header("user-agent").is_empty().then(blocked_agent);
     let ntlm = query.is_some_and(|query| query.split('&').any(|word| word == "mode=ntlm"));
     let padded = caller.header("add-padding").eq_ignore_ascii_case("true");
-    let known_tag = caller.header("if-none-match").to_string();
-    attend(&app, Provider::Hibp, &key, &caller, refusal, || answer(&key, ntlm, padded, &known_tag)).await
+    let known = Known { tag: caller.header("if-none-match"), date: caller.header("if-modified-since") };
+    attend(&app, Provider::Hibp, &key, &caller, refusal, || answer(&key, ntlm, padded, &known)).await
 }
 
 /// What a request without an agent gets.
@@ -66,7 +82,7 @@ fn is_hex(text: &str) -> bool {
     text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
-fn answer(key: &str, ntlm: bool, padded: bool, known_tag: &str) -> Answer {
+fn answer(key: &str, ntlm: bool, padded: bool, known: &Known<'_>) -> Answer {
     if key.len() != 5 || !is_hex(key) {
         let text = "The hash prefix was not in a valid format";
         return Answer::new(400, TEXT, text).counted(Verdict::BadRequest);
@@ -84,15 +100,12 @@ fn answer(key: &str, ntlm: bool, padded: bool, known_tag: &str) -> Answer {
             .with("vary", "add-padding");
     }
     let tag = format!("\"0x8D{}\"", Draw::of("hibp", &prefix, "tag").hex(13).to_uppercase());
-    let answer = if known_tag.split(',').any(|known| known.trim() == tag) {
+    let answer = if known.is(&tag) {
         Answer::new(304, TEXT, "").counted(Verdict::Ok)
     } else {
         Answer::new(200, TEXT, lines.join("\r\n"))
     };
-    answer
-        .with("cache-control", "public, max-age=2678400")
-        .with("last-modified", "Wed, 01 Jul 2026 00:00:00 GMT")
-        .with("etag", &tag)
+    answer.with("cache-control", "public, max-age=2678400").with("last-modified", CHANGED).with("etag", &tag)
 }
 
 fn width(ntlm: bool) -> usize {

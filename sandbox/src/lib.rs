@@ -1,4 +1,4 @@
-//! Five threat-intelligence providers on loopback: their shapes, their limits, their bad days.
+//! Threat-intelligence providers on loopback: their shapes, their limits, their bad days.
 //!
 //! A service's URL is used by replacing scheme and host with `http://127.0.0.1:PORT/PREFIX`:
 //!
@@ -11,9 +11,13 @@
 //! | `POST /urlhaus/v1/host/` with form `host=` | header `Auth-Key` |
 //! | `POST /urlhaus/v1/payload/` with form `sha256_hash=` or `md5_hash=` | header `Auth-Key` |
 //! | `GET /spur/v2/context/{ip}`, `GET /spur/status` | header `Token` |
-//! | `GET /hibp/range/{5 hex digits}[?mode=ntlm]` | any User-Agent; `Add-Padding: true`, `If-None-Match` |
+//! | `GET /hibp/range/{5 hex digits}[?mode=ntlm]` | any User-Agent; `Add-Padding: true`, `If-None-Match`, `If-Modified-Since` |
+//! | `GET /greynoise/v3/community/{ipv4}` | header `key`, or none |
+//! | `GET /abuseipdb/api/v2/check?ipAddress={ip}&maxAgeInDays={1 to 365}` | header `Key`; `Accept: application/json` |
+//! | `GET /internetdb/{ip}` | |
 //!
-//! The accepted keys are `sandbox-virustotal-key`, `sandbox-urlhaus-key` and `sandbox-spur-key`.
+//! The accepted keys are `sandbox-virustotal-key`, `sandbox-urlhaus-key`, `sandbox-spur-key`, `sandbox-greynoise-key` and
+//! `sandbox-abuseipdb-key`.
 //! An answer depends on the key alone ([`draw`]), so it is the same in every run; only limits, faults,
 //! Spur's balance and the quota page have a memory.
 //!
@@ -41,9 +45,10 @@
 //! | `POST /control/spur_balance` | `{"queries":n}` |
 //!
 //! Kinds of faults: `slow` (`ms`), `reset`, `eof`, `html_200`, `wrong_key`, `status` (`status`), `retry_after_seconds` (`n`),
-//! `retry_after_date` (`n`), `429_plain`, `huge_body` (`bytes`, `gzip`), `redirect` (`to`), `truncated_json`, `not_json`, `empty_200`,
+//! `retry_after_date` (`n`), `429_plain`, `huge_body` (`bytes`, `gzip`), `redirect` (`to`), `truncated_json`, `not_json`, `empty_200`, `body` (`status`, `body`),
 //! `hang`. Of several that fit, the one ordered first strikes. A fault strikes before key and limit are looked at.
 
+pub mod abuseipdb;
 pub mod answer;
 pub mod app;
 pub mod control;
@@ -51,7 +56,9 @@ pub mod draw;
 pub mod dshield;
 mod fault_answers;
 pub mod faults;
+pub mod greynoise;
 pub mod hibp;
+pub mod internetdb;
 pub mod limits;
 pub mod networks;
 pub mod passwords;

@@ -73,6 +73,9 @@ pub fn real(provider: Provider) -> Vec<Limit> {
         Provider::Urlhaus => vec![limit(2, Per::Second)],
         Provider::Spur => vec![limit(1, Per::Second)],
         Provider::Hibp => vec![limit(10, Per::Second)],
+        Provider::GreyNoise => vec![limit(7, Per::Day)],
+        Provider::AbuseIpdb => vec![limit(1000, Per::Day)],
+        Provider::InternetDb => vec![limit(1, Per::Second)],
     }
 }
 

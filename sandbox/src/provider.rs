@@ -1,4 +1,4 @@
-//! The five providers by name, and what each of them says in the common cases.
+//! The providers by name, and what each of them says in the common cases.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::answer::{Answer, Expected};
 use crate::app::App;
-use crate::{dshield, hibp, spur, urlhaus, virustotal};
+use crate::{abuseipdb, dshield, greynoise, hibp, internetdb, spur, urlhaus, virustotal};
 
 /// One of the services that are imitated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,12 +22,26 @@ pub enum Provider {
     Spur,
     /// Pwned Passwords range API of Have I Been Pwned
     Hibp,
+    /// GreyNoise Community API v3
+    GreyNoise,
+    /// AbuseIPDB API v2
+    AbuseIpdb,
+    /// InternetDB of Shodan
+    InternetDb,
 }
 
 impl Provider {
     /// All of them, in the order of their discriminants.
-    pub const ALL: [Provider; 5] =
-        [Provider::VirusTotal, Provider::Dshield, Provider::Urlhaus, Provider::Spur, Provider::Hibp];
+    pub const ALL: [Provider; 8] = [
+        Provider::VirusTotal,
+        Provider::Dshield,
+        Provider::Urlhaus,
+        Provider::Spur,
+        Provider::Hibp,
+        Provider::GreyNoise,
+        Provider::AbuseIpdb,
+        Provider::InternetDb,
+    ];
 
     /// The name used in paths, switches and the control API.
     pub fn name(self) -> &'static str {
@@ -37,6 +51,9 @@ impl Provider {
             Provider::Urlhaus => "urlhaus",
             Provider::Spur => "spur",
             Provider::Hibp => "hibp",
+            Provider::GreyNoise => "greynoise",
+            Provider::AbuseIpdb => "abuseipdb",
+            Provider::InternetDb => "internetdb",
         }
     }
 
@@ -48,7 +65,7 @@ impl Provider {
         Self::ALL
             .into_iter()
             .find(|provider| provider.name() == name)
-            .ok_or_else(|| format!("no service {name:?}; there are virustotal, dshield, urlhaus, spur, hibp"))
+            .ok_or_else(|| format!("no service {name:?}; there are {}", Self::ALL.map(Provider::name).join(", ")))
     }
 
     /// The providers a name of the control API means: one, or all for `*`.
@@ -70,6 +87,9 @@ impl Provider {
             Provider::Urlhaus => urlhaus::wrong_key(),
             Provider::Spur => spur::wrong_key(),
             Provider::Hibp => hibp::blocked_agent(),
+            Provider::GreyNoise => greynoise::wrong_key(),
+            Provider::AbuseIpdb => abuseipdb::wrong_key(),
+            Provider::InternetDb => Answer::html(403, "403 Forbidden"),
         }
     }
 
@@ -81,6 +101,9 @@ impl Provider {
             Provider::Urlhaus => urlhaus::over_limit(wait),
             Provider::Spur => spur::over_limit(wait),
             Provider::Hibp => hibp::over_limit(wait),
+            Provider::GreyNoise => greynoise::over_limit(),
+            Provider::AbuseIpdb => abuseipdb::over_limit(wait),
+            Provider::InternetDb => internetdb::over_limit(),
         }
     }
 
@@ -92,6 +115,9 @@ impl Provider {
             Provider::Urlhaus => urlhaus::expect(key, app.settings.urlhaus_found),
             Provider::Spur => spur::expect(key),
             Provider::Hibp => hibp::expect(key),
+            Provider::GreyNoise => greynoise::expect(key),
+            Provider::AbuseIpdb => abuseipdb::expect(key),
+            Provider::InternetDb => internetdb::expect(key),
         }
     }
 }

@@ -11,7 +11,7 @@ use tokio::runtime::Runtime;
 use crate::answer::Answer;
 use crate::app::{App, Settings};
 use crate::socket::{Connection, Door};
-use crate::{control, dshield, hibp, spur, urlhaus, virustotal};
+use crate::{abuseipdb, control, dshield, greynoise, hibp, internetdb, spur, urlhaus, virustotal};
 
 /// All paths.
 pub fn router(app: Arc<App>) -> Router {
@@ -21,6 +21,9 @@ pub fn router(app: Arc<App>) -> Router {
         .nest("/urlhaus", urlhaus::routes())
         .nest("/spur", spur::routes())
         .nest("/hibp", hibp::routes())
+        .nest("/greynoise", greynoise::routes())
+        .nest("/abuseipdb", abuseipdb::routes())
+        .nest("/internetdb", internetdb::routes())
         .nest("/control", control::routes())
         .fallback(|| async { Answer::html(404, "404 no such path").into_response(false) })
         .with_state(app)

@@ -280,7 +280,7 @@ VALUES
         }
       }', true),
     ('hibp', 'hash_prefix', 'GET', 'https://api.pwnedpasswords.com/range/{key}',
-     '{"add-padding": "true"}', NULL, NULL, false, 'hibp_range',
+     '{}', NULL, NULL, false, 'hibp_range',
      '60 days', '60 days', '365 days', '[{"max": 10, "per": "second"}]', 8, 30000, 1048576,
      '{
         "outcomes": [
@@ -299,5 +299,6 @@ VALUES
             "outcome": "rate_limited"
           }
         ],
-        "limited_pause_seconds": 10
+        "limited_pause_seconds": 10,
+        "conditional": true
       }', true);

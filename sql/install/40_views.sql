@@ -294,7 +294,10 @@ SELECT coalesce(s.name, q.service) AS service,
     coalesce(q.waiting, 0::bigint) AS waiting,
     coalesce(q.in_flight, 0::bigint) AS in_flight,
     coalesce(q.dead, 0::bigint) AS dead,
-    q.next_attempt_at, q.oldest
+    q.next_attempt_at, q.oldest,
+    coalesce(q.due, 0::bigint) AS due,
+    coalesce(q.retrying, 0::bigint) AS retrying,
+    l.breaker, l.paused_until, l.cause AS pause_cause
 FROM @extschema@.enrichment_service s
 FULL JOIN (
     SELECT r.service,
@@ -302,8 +305,15 @@ FULL JOIN (
         pg_catalog.count(*) FILTER (WHERE r.state = 'in_flight') AS in_flight,
         pg_catalog.count(*) FILTER (WHERE r.state = 'dead') AS dead,
         pg_catalog.min(r.next_attempt_at) FILTER (WHERE r.state = 'waiting') AS next_attempt_at,
-        pg_catalog.min(r.requested_at) FILTER (WHERE r.state <> 'dead') AS oldest
-    FROM @extschema@.enrichment_queue r GROUP BY r.service) q ON q.service = s.name;
+        pg_catalog.min(r.requested_at) FILTER (WHERE r.state <> 'dead') AS oldest,
+        pg_catalog.count(*) FILTER (WHERE r.state = 'waiting' AND r.next_attempt_at <= pg_catalog.now()) AS due,
+        pg_catalog.count(*) FILTER (WHERE r.state = 'waiting' AND r.attempts > 0) AS retrying
+    FROM @extschema@.enrichment_queue r GROUP BY r.service) q ON q.service = s.name
+LEFT JOIN (
+    SELECT v.name, coalesce(k.breaker, 'closed') AS breaker,
+        CASE WHEN k.paused_until > pg_catalog.now() THEN k.paused_until END AS paused_until,
+        CASE WHEN k.paused_until > pg_catalog.now() THEN k.cause END AS cause
+    FROM @extschema@.enrichment_service v LEFT JOIN @extschema@.enrichment_lane k ON k.service = v.name) l ON l.name = s.name;
 
 CREATE VIEW @extschema@.enrichment_quota_status AS
 WITH live AS MATERIALIZED (SELECT * FROM @extschema@.enrich_quota_live()),

@@ -30,15 +30,6 @@ END $$;
 CREATE TRIGGER enrichment_take_over_builtin BEFORE INSERT OR UPDATE ON enrichment_service
     FOR EACH ROW EXECUTE FUNCTION enrichment_take_over_builtin();
 
--- Runs for each row whose answer changed, so it sets no search_path: every name and operator is pg_catalog's or ours.
-CREATE FUNCTION enrichment_keep_history() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    INSERT INTO @extschema@.enrichment_history (service, cache_key, version, payload, ranges, fetched_at)
-    VALUES (OLD.service, OLD.cache_key, OLD.version, OLD.payload, OLD.ranges, OLD.fetched_at);
-    RETURN NULL;
-END $$;
-
 CREATE TRIGGER enrichment_keep_history AFTER UPDATE OF payload, ranges ON enrichment_cache
-    FOR EACH ROW WHEN (OLD.payload IS NOT NULL
-        AND (OLD.payload IS DISTINCT FROM NEW.payload OR OLD.ranges IS DISTINCT FROM NEW.ranges))
+    FOR EACH ROW WHEN (OLD.payload IS NOT NULL)
     EXECUTE FUNCTION enrichment_keep_history();

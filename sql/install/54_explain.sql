@@ -19,7 +19,7 @@ BEGIN
     WHERE w.service = enrich_explain.service AND w.next_call_at > now();
     next := CASE
         WHEN asked.id IS NULL THEN 'it is not in the queue; ask with enrich_request()'
-        WHEN asked.state = 'dead' THEN format('it rests after %s attempts; enrich_request() revives it', asked.attempts)
+        WHEN asked.state = 'dead' THEN format('it rests after %s attempts; enrich_retry() or enrich_request() has it asked again', asked.attempts)
         WHEN asked.state = 'in_flight' THEN 'it is being asked right now'
         WHEN NOT reg.enabled THEN format('it waits because the service %s is disabled', service)
         WHEN lane.service IS NOT NULL THEN format('it waits until %s because %s', to_char(lane.paused_until AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"'), lane.reason)

@@ -31,8 +31,11 @@ BEGIN
     RETURN QUERY SELECT d.severity, d.check_name, d.detail, d.hint FROM @extschema@.enrich_disk_health() d;
     RETURN QUERY SELECT 'error', 'source ' || s.name, s.last_error, 'Mend the table, or detach the source with enrich_detach().'
         FROM @extschema@.enrichment_source s WHERE s.last_error IS NOT NULL ORDER BY s.name;
+    RETURN QUERY SELECT 'warning', 'queue length', format('%s of at most %s requests', n.requests, n.max_queue),
+            'The worker goes on; writers are refused at the bound. Raise enrichment_cache.max_queue, or ask for less.'
+        FROM @extschema@.enrich_queue_length() n WHERE n.requests > n.max_queue * 0.9;
     RETURN QUERY SELECT 'warning', 'queue ' || q.service, format('%s requests rest after their last attempt', q.dead),
-            'Look at last_error in enrichment_queue; enrich_request() revives a key.'
+            format('Look at enrichment_dead_letter; SELECT enrich_retry(%L) has them asked again.', q.service)
         FROM @extschema@.enrichment_queue_status q WHERE q.dead > 0 ORDER BY q.service;
     RETURN QUERY SELECT 'notice', 'queue ' || q.service, format('%s requests have failed and are tried again, for example %s: %s',
             count(*), min(q.cache_key), (array_agg(coalesce(q.last_error, q.last_outcome) ORDER BY q.cache_key))[1]), 'It goes on by itself.'

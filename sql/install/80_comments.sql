@@ -4,7 +4,7 @@
 
 COMMENT ON TABLE @extschema@.enrichment_cache IS
     'What is known now: one row per service and key. A failure never replaces an answer. Age counts from fetched_at.';
-COMMENT ON COLUMN @extschema@.enrichment_cache.id IS 'Number of the row.';
+COMMENT ON COLUMN @extschema@.enrichment_cache.id IS 'Number of the row; it says nothing of the order in which rows came.';
 COMMENT ON COLUMN @extschema@.enrichment_cache.service IS 'Name of the service that was asked (enrichment_service.name).';
 COMMENT ON COLUMN @extschema@.enrichment_cache.cache_key IS 'The key in its normal form: canonical address, lower-case hash, upper-case HIBP prefix.';
 COMMENT ON COLUMN @extschema@.enrichment_cache.cache_key_hash IS 'First 16 bytes of SHA-256 over service, a zero byte, key.';
@@ -15,11 +15,14 @@ COMMENT ON COLUMN @extschema@.enrichment_cache.created_at IS 'When the key was f
 COMMENT ON COLUMN @extschema@.enrichment_cache.fetched_at IS 'When the provider was observed to say this; freshness counts from here, whatever way the row took.';
 COMMENT ON COLUMN @extschema@.enrichment_cache.accessed_at IS 'When it was last read, written in batches. NULL: never, as far as is known.';
 COMMENT ON COLUMN @extschema@.enrichment_cache.expires_at IS 'Until when it is fresh. Past this it is stale, and kept for stale_ttl of its service.';
-COMMENT ON COLUMN @extschema@.enrichment_cache.api_response_code IS 'HTTP status of the last call. NULL when it came by another way than a call.';
+COMMENT ON COLUMN @extschema@.enrichment_cache.api_response_code IS 'HTTP status of the last call; 304: the provider said that nothing has changed. NULL when it came by another way than a call.';
 COMMENT ON COLUMN @extschema@.enrichment_cache.api_latency_ms IS 'Milliseconds the last call took. NULL when there was no call.';
 COMMENT ON COLUMN @extschema@.enrichment_cache.error_message IS 'Why the last attempt failed, also beside an answer that still stands. NULL: it did not fail.';
 COMMENT ON COLUMN @extschema@.enrichment_cache.hit_count IS 'How often it was read, written in batches.';
 COMMENT ON COLUMN @extschema@.enrichment_cache.version IS '1 for the first store, 1 more with each later one; for enrich_compare_and_store.';
+COMMENT ON COLUMN @extschema@.enrichment_cache.altered IS 'true: the payload does not say all that was sent as it was sent: a character, a number or a repeated name was replaced.';
+COMMENT ON COLUMN @extschema@.enrichment_cache.etag IS 'The header ETag of the answer, for a service whose rules say conditional. NULL: none.';
+COMMENT ON COLUMN @extschema@.enrichment_cache.last_modified IS 'The header Last-Modified of the answer, likewise. NULL: none.';
 
 COMMENT ON TABLE @extschema@.enrichment_service IS
     'The registry of providers: one row per service, data and not code. One INSERT adds a service.';
@@ -54,9 +57,9 @@ COMMENT ON TABLE @extschema@.enrichment_queue IS
 COMMENT ON COLUMN @extschema@.enrichment_queue.id IS 'Number of the request.';
 COMMENT ON COLUMN @extschema@.enrichment_queue.service IS 'The service to ask.';
 COMMENT ON COLUMN @extschema@.enrichment_queue.cache_key IS 'The key to ask about, in its normal form.';
-COMMENT ON COLUMN @extschema@.enrichment_queue.priority IS 'Higher ones are asked first; 0 is usual.';
-COMMENT ON COLUMN @extschema@.enrichment_queue.state IS 'waiting; in_flight (claimed by a worker); dead (rests after its last attempt until it is requested again).';
-COMMENT ON COLUMN @extschema@.enrichment_queue.attempts IS 'Attempts that failed. A 429 is not one.';
+COMMENT ON COLUMN @extschema@.enrichment_queue.priority IS 'One point is worth an hour of waiting; 0 is usual. A failed attempt takes what is above 0.';
+COMMENT ON COLUMN @extschema@.enrichment_queue.state IS 'waiting; in_flight (claimed by a worker); dead (rests after its last attempt until enrich_retry or another request).';
+COMMENT ON COLUMN @extschema@.enrichment_queue.attempts IS 'Attempts that failed. A 429, a refused secret and an open breaker are none.';
 COMMENT ON COLUMN @extschema@.enrichment_queue.requested_at IS 'When it was first requested.';
 COMMENT ON COLUMN @extschema@.enrichment_queue.next_attempt_at IS 'Not to be asked before.';
 COMMENT ON COLUMN @extschema@.enrichment_queue.leased_at IS 'When a worker claimed it. NULL: it is not in flight.';
@@ -125,6 +128,7 @@ COMMENT ON COLUMN @extschema@.enrichment_history.payload IS 'The earlier answer;
 COMMENT ON COLUMN @extschema@.enrichment_history.ranges IS 'An earlier HIBP range, as in enrichment_cache.';
 COMMENT ON COLUMN @extschema@.enrichment_history.fetched_at IS 'When it was observed.';
 COMMENT ON COLUMN @extschema@.enrichment_history.replaced_at IS 'When another took its place.';
+COMMENT ON COLUMN @extschema@.enrichment_history.altered IS 'As enrichment_cache.altered.';
 
 COMMENT ON TABLE @extschema@.enrichment_cache_stats IS
     'Figures per service and UTC day.';
@@ -296,6 +300,11 @@ COMMENT ON COLUMN @extschema@.enrichment_queue_status.in_flight IS 'Requests a w
 COMMENT ON COLUMN @extschema@.enrichment_queue_status.dead IS 'Requests that rest after their last attempt.';
 COMMENT ON COLUMN @extschema@.enrichment_queue_status.next_attempt_at IS 'When the first that waits is due. NULL: none waits.';
 COMMENT ON COLUMN @extschema@.enrichment_queue_status.oldest IS 'When the oldest that waits or is in flight was requested. NULL: there is none.';
+COMMENT ON COLUMN @extschema@.enrichment_queue_status.due IS 'Of those that wait, how many may be asked now.';
+COMMENT ON COLUMN @extschema@.enrichment_queue_status.retrying IS 'Of those that wait, how many have failed before.';
+COMMENT ON COLUMN @extschema@.enrichment_queue_status.breaker IS 'closed, open or half_open, as in enrichment_breaker. NULL: no such service is registered.';
+COMMENT ON COLUMN @extschema@.enrichment_queue_status.paused_until IS 'Until when nothing is asked. NULL: it is not paused.';
+COMMENT ON COLUMN @extschema@.enrichment_queue_status.pause_cause IS 'Why, in one word. NULL: it is not paused.';
 
 COMMENT ON VIEW @extschema@.enrichment_quota_status IS
     'What is left of each limit of each service; one row with NULLs for a service without limits.';
@@ -482,6 +491,16 @@ COMMENT ON FUNCTION @extschema@.enrichment_note_rows() IS
     'Trigger of attached tables: writes the distinct keys of new and changed rows to enrichment_arrival.';
 COMMENT ON FUNCTION @extschema@.enrichment_keep_history() IS
     'Trigger of enrichment_cache: a payload that is replaced by another one goes to enrichment_history.';
+COMMENT ON FUNCTION @extschema@.enrich_scattered(bigint) IS
+    'Part of the cache''s table: the id of a row from the number its sequence gave. Each comes once, neighbours lie far apart.';
+COMMENT ON FUNCTION @extschema@.enrich_payload_terms(jsonb, internal, internal) IS
+    'Part of the index on payloads: the terms of a payload.';
+COMMENT ON FUNCTION @extschema@.enrich_payload_query_terms(jsonb, internal, smallint, internal, internal, internal, internal) IS
+    'Part of the index on payloads: the terms a condition asks for.';
+COMMENT ON OPERATOR CLASS @extschema@.enrichment_payload_ops USING gin IS
+    'For payload @> (and @?, @@): as jsonb_path_ops, with at most 262,144 different terms, so that the index does not grow with each refresh.';
+COMMENT ON OPERATOR FAMILY @extschema@.enrichment_payload_ops USING gin IS
+    'For payload @> (and @?, @@): see the operator class of the same name.';
 COMMENT ON FUNCTION @extschema@.enrichment_registry_changed() IS
     'Trigger of enrichment_service: every session reads the registry again, the worker wakes.';
 COMMENT ON FUNCTION @extschema@.enrichment_take_over_builtin() IS

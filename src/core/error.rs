@@ -63,10 +63,12 @@ pub enum Error {
         relation: String,
         kind: String,
     },
-    /// The queue of a service holds `limit` requests already.
+    /// The queue holds `length` requests and may hold `limit`; `added` for this service would pass that.
     QueueFull {
         service: String,
-        limit: u64,
+        limit: i64,
+        length: i64,
+        added: i64,
     },
     /// A text that is not JSON or cannot be made fit for `jsonb`.
     Json {
@@ -133,7 +135,7 @@ impl Error {
                 format!("column \"{column}\" of relation \"{relation}\" does not exist")
             }
             Error::NotATable { relation, kind } => format!("\"{relation}\" is a {kind}, not a table"),
-            Error::QueueFull { service, .. } => format!("the queue of service \"{service}\" is full"),
+            Error::QueueFull { service, .. } => format!("the queue has no room for requests to service \"{service}\""),
             Error::Json { .. } => "text is not valid json".to_owned(),
             Error::InvalidArgument { message, .. } => message.clone(),
             Error::NotInstalled => "extension \"enrichment_cache\" is not installed in this database".to_owned(),
@@ -151,7 +153,9 @@ impl Error {
             Error::KeyNotEligible { why, .. } => Some(sentence(&format!("The key is {why}"))),
             Error::InvalidRules { why, .. } | Error::Json { why } | Error::NotServed { why } => Some(sentence(why)),
             Error::Statement { sqlstate, .. } => Some(format!("SQLSTATE {sqlstate}.")),
-            Error::QueueFull { limit, .. } => Some(format!("It holds {limit} requests.")),
+            Error::QueueFull { limit, length, added, .. } => Some(format!(
+                "It holds {length} requests and may hold {limit} (enrichment_cache.max_queue); {added} more were asked for."
+            )),
             Error::Other { detail, .. } => detail.clone(),
             _ => None,
         }
@@ -188,7 +192,9 @@ impl Error {
             }
             Error::NoSuchColumn { .. } => "Name a column of this table.".to_owned(),
             Error::NotATable { .. } => "Attach an ordinary or a partitioned table.".to_owned(),
-            Error::QueueFull { .. } => "Wait until the worker has caught up, or request fewer keys.".to_owned(),
+            Error::QueueFull { .. } => {
+                "Wait until the worker has caught up, request fewer keys, or raise enrichment_cache.max_queue.".to_owned()
+            }
             Error::Json { .. } => "Store the raw text with enrich_store_text, or correct it.".to_owned(),
             Error::InvalidArgument { hint, .. } => hint.clone(),
             Error::NotInstalled => "Run CREATE EXTENSION enrichment_cache.".to_owned(),
@@ -296,7 +302,7 @@ mod tests {
             Error::InRecovery { what: "enrich_fetch" },
             Error::NoSuchColumn { relation: s("t"), column: s("c") },
             Error::NotATable { relation: s("t"), kind: s("view") },
-            Error::QueueFull { service: s("x"), limit: 10 },
+            Error::QueueFull { service: s("x"), limit: 10, length: 9, added: 2 },
             Error::Json { why: s("unexpected end") },
         ]
     }

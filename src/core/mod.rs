@@ -1,13 +1,17 @@
 //! Pure rules: no PostgreSQL, no files, no network, no threads, no clock (`now` is an argument).
 
 pub mod address;
+pub mod ahead;
 pub mod answers;
 pub mod backoff;
+pub mod breaker;
 pub mod classify;
+pub mod condition;
 pub mod disk;
 pub mod error;
 pub mod hash;
 pub mod hibp;
+pub mod hush;
 mod json_path;
 pub mod json_text;
 pub mod jsonb;
@@ -16,9 +20,11 @@ pub mod limiter;
 pub mod redact;
 pub mod request;
 pub mod rules;
+pub mod scatter;
 pub mod secret;
 pub mod service;
 pub mod text_array;
+pub mod trial;
 pub mod ttl;
 pub mod typed;
 

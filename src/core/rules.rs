@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::ahead;
+use super::breaker::Policy;
 use super::key::KeyForm;
 use super::limiter::Said;
 
@@ -35,6 +37,20 @@ pub struct Rules {
     /// Where the provider itself says how much of its limits is left.
     #[serde(skip_serializing_if = "Usage::is_silent")]
     pub usage: Usage,
+    /// When the service is left alone because its calls fail.
+    pub breaker: Policy,
+    /// The last part of its life (0 to 0.9) in which an answer that is read is asked for again; 0 = none.
+    pub refresh_ahead: f64,
+    /// How much of a day's calls (0 to 1) that may take.
+    pub refresh_ahead_share: f64,
+    /// Whether an expired answer that is read is asked for again.
+    pub refresh_stale: bool,
+    /// The provider says by what it knows the version of an answer and is asked, at a refresh, whether it has changed.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub conditional: bool,
+    /// A key that every test of the service asks for, in place of a well-known one of its kind.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub test_key: Option<String>,
 }
 
 /// A provider's own numbers, which win over the ledger.
@@ -86,6 +102,12 @@ impl Default for Rules {
             limited_pause_seconds: 60,
             used_up_pause_seconds: 3_600,
             usage: Usage::default(),
+            breaker: Policy::default(),
+            refresh_ahead: 0.1,
+            refresh_ahead_share: 0.25,
+            refresh_stale: true,
+            conditional: false,
+            test_key: None,
         }
     }
 }
@@ -173,6 +195,8 @@ impl Rules {
             rule.check().map_err(|why| format!("outcomes: rule {}: {why}", number + 1))?;
         }
         self.usage.check().map_err(|why| format!("usage: {why}"))?;
+        self.breaker.check().map_err(|why| format!("breaker: {why}"))?;
+        ahead::check(self.refresh_ahead, self.refresh_ahead_share)?;
         if self.require.iter().any(String::is_empty) {
             return Err("require: an empty path".to_owned());
         }
@@ -279,6 +303,10 @@ mod tests {
             (r#"{"usage":{"url":"https://a.example/u"}}"#, "usage: url and body"),
             (r#"{"usage":{"headers":[{"used":"x"}]}}"#, "usage: neither"),
             (r#"{"usage":{"every_seconds":0}}"#, "usage: every_seconds"),
+            (r#"{"breaker":{"open_seconds":0}}"#, "breaker: open_seconds"),
+            (r#"{"breaker":{"fails":3}}"#, "fails"),
+            (r#"{"refresh_ahead":2}"#, "refresh_ahead: 2"),
+            (r#"{"refresh_ahead_share":-1}"#, "refresh_ahead_share"),
             ("[]", "object"),
             ("", "object"),
             ("{", "EOF"),

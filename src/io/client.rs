@@ -89,9 +89,11 @@ impl Client {
         let (content_type, retry_after) = (text(headers, header::CONTENT_TYPE), text(headers, header::RETRY_AFTER));
         let wanted =
             request.wants.iter().filter_map(|name| Some((name.clone(), headers.get(name)?.to_str().ok()?.to_owned())));
-        let wanted = wanted.collect();
+        let wanted = wanted.filter(|(_, value)| !request.masks.are_in(value)).collect();
         let body = read_body(response.into_body(), max_bytes).map_err(explain)?;
-        Ok(Answer { status, body, content_type, retry_after, wanted, latency_ms: 0 })
+        let (body, masked) = request.masks.mask(body);
+        let conditional = request.is_conditional();
+        Ok(Answer { status, body, content_type, retry_after, wanted, conditional, masked, latency_ms: 0 })
     }
 
     fn send(&self, request: &Request, uri: Uri, timeout_ms: u32) -> Result<Sent, Refused> {

@@ -9,6 +9,7 @@ use super::test_server::{get, json, loopback, Reply, Seen, Server};
 use super::{Client, ClientConfig};
 use crate::core::classify::{Answer, TransportFailure, TransportKind};
 use crate::core::request::Request;
+use crate::core::secret::{Masks, Secret};
 use crate::core::service::Method;
 
 const MAX: u64 = 10_000;
@@ -27,10 +28,12 @@ fn kind(result: Result<Answer, TransportFailure>) -> TransportKind {
     failure.kind
 }
 
-fn gzipped(body: &[u8]) -> Reply {
+fn gzipped(body: &[u8]) -> impl Fn(&Seen) -> Reply {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
     encoder.write_all(body).unwrap();
-    Reply::Answer(200, "Content-Encoding: gzip\r\n".into(), encoder.finish().unwrap())
+    // once, before the call whose time is bounded begins
+    let packed = encoder.finish().unwrap();
+    move |_| Reply::Answer(200, "Content-Encoding: gzip\r\n".into(), packed.clone())
 }
 
 #[test]
@@ -50,10 +53,9 @@ fn method_path_headers_and_body_arrive_as_given() {
     let server = Server::start(|seen| json(&format!("{}|{}", seen.head.to_ascii_lowercase(), seen.body)));
     let post = Request {
         method: Method::Post,
-        url: server.url("/q/2001:db8::1?a=%20b"),
         headers: vec![("X-Api-Key".into(), "k-1".into())],
         body: Some("hash=ab%26".into()),
-        wants: vec![],
+        ..get(server.url("/q/2001:db8::1?a=%20b"))
     };
     let seen = String::from_utf8(client().fetch(&post, 5000, MAX).unwrap().body).unwrap();
     assert!(seen.starts_with("post /q/2001:db8::1?a=%20b http/1.1\r\n"), "{seen}");
@@ -64,15 +66,27 @@ fn method_path_headers_and_body_arrive_as_given() {
 }
 
 #[test]
+fn an_answer_that_repeats_the_secret_comes_without_it() {
+    let server = Server::start(|_| {
+        Reply::Answer(401, "X-Seen: the-s3cret\r\nX-Left: 7\r\n".into(), b"{\"bad\":\"the-s3cret\"}".to_vec())
+    });
+    let wants = ["x-seen", "x-left"].map(str::to_owned).into();
+    let masks = Masks::of(Some(&Secret::new("the-s3cret")));
+    let answer = client().fetch(&Request { wants, masks, ..get(server.url("/")) }, 5000, MAX).unwrap();
+    assert_eq!((answer.body.as_slice(), answer.masked), (b"{\"bad\":\"***\"}".as_slice(), true));
+    assert_eq!(answer.wanted, [("x-left".to_owned(), "7".to_owned())]);
+}
+
+#[test]
 fn a_gzip_body_is_decompressed() {
-    assert_eq!(fetched(|_| gzipped(b"{\"b\":2}")).unwrap().body, b"{\"b\":2}");
+    assert_eq!(fetched(gzipped(b"{\"b\":2}")).unwrap().body, b"{\"b\":2}");
 }
 
 #[test]
 fn a_body_is_measured_after_decompression() {
-    assert_eq!(kind(fetched(|_| gzipped(&vec![b'x'; 50_000_000]))), TransportKind::TooLarge);
-    assert_eq!(fetched(|_| gzipped(&vec![b'x'; MAX as usize])).unwrap().body.len(), MAX as usize);
-    assert_eq!(kind(fetched(|_| gzipped(&vec![b'x'; MAX as usize + 1]))), TransportKind::TooLarge);
+    assert_eq!(kind(fetched(gzipped(&vec![b'x'; 50_000_000]))), TransportKind::TooLarge);
+    assert_eq!(fetched(gzipped(&vec![b'x'; MAX as usize])).unwrap().body.len(), MAX as usize);
+    assert_eq!(kind(fetched(gzipped(&vec![b'x'; MAX as usize + 1]))), TransportKind::TooLarge);
 }
 
 #[test]
@@ -129,12 +143,20 @@ fn a_port_nobody_listens_on_is_a_connect_failure() {
 }
 
 #[test]
-fn a_redirect_is_an_answer_and_is_not_followed() {
-    let target = Server::start(|_| json("{}"));
-    let location = target.url("/elsewhere");
-    let server = Server::start(move |_| Reply::Answer(302, format!("Location: {location}\r\n"), vec![]));
-    let answer = client().fetch(&get(server.url("/")), 5000, MAX).unwrap();
-    assert_eq!((answer.status, target.connections()), (302, 0));
+fn a_redirect_is_an_answer_and_is_not_followed_so_no_secret_goes_elsewhere() {
+    for status in [301, 302, 303, 307, 308] {
+        let target = Server::start(|_| json("{}"));
+        let location = target.url("/elsewhere");
+        let server = Server::start(move |_| Reply::Answer(status, format!("Location: {location}\r\n"), vec![]));
+        let request = Request {
+            method: Method::Post,
+            headers: vec![("x-key".into(), "hunter2".into()), ("authorization".into(), "Bearer hunter2".into())],
+            body: Some("key=hunter2".into()),
+            ..get(server.url("/?key=hunter2"))
+        };
+        let answer = client().fetch(&request, 5000, MAX).unwrap();
+        assert_eq!((answer.status, target.connections()), (status, 0));
+    }
 }
 
 #[test]

@@ -67,8 +67,27 @@ fn no_answer(host: &str, timeout_ms: u32) -> String {
 }
 
 fn tls(host: &str, why: &str) -> String {
-    format!("no secure connection to {host}: {why}")
+    let words = CERTIFICATE.iter().find(|(sign, _)| why.contains(sign)).map(|(_, words)| words);
+    match words {
+        Some(words) => format!("no secure connection to {host}: {words}"),
+        None => format!("no secure connection to {host}: {why}"),
+    }
 }
+
+/// What rustls says of a certificate (`CertificateError`, of which only some kinds have words), and what it means.
+const CERTIFICATE: [(&str, &str); 8] = [
+    ("certificate expired", "its certificate has expired"),
+    ("Expired", "its certificate has expired"),
+    ("not valid yet", "its certificate is not valid yet"),
+    ("certificate not valid for name", "its certificate is for another name"),
+    ("NotValidForName", "its certificate is for another name"),
+    ("UnknownIssuer", NO_AUTHORITY),
+    ("CaUsedAsEndEntity", NO_AUTHORITY),
+    ("Revoked", "its certificate has been withdrawn"),
+];
+
+const NO_AUTHORITY: &str =
+    "its certificate comes from no authority that is trusted here (enrichment_cache.ca_file names others)";
 
 #[cfg(test)]
 mod tests {

@@ -17,7 +17,7 @@ use super::config::ClientConfig;
 use super::lineup::{Lineup, Room};
 use super::signals::AllBlocked;
 use super::wake::Mailbox;
-use crate::core::classify::{judge, judge_failure, Outcome};
+use crate::core::classify::{judge, judge_failure, Cause, Outcome, TransportKind};
 use crate::core::key::Key;
 use crate::core::limiter::Report;
 use crate::core::redact::message_safe;
@@ -47,8 +47,11 @@ pub struct Done {
     pub service: Arc<Service>,
     pub key: Key,
     pub outcome: Outcome,
+    pub cause: Cause,
     /// `None` when there was no answer.
     pub status_code: Option<u16>,
+    /// Where it failed when there was no answer.
+    pub failed_at: Option<TransportKind>,
     pub latency_ms: u32,
     pub finished_at: Micros,
     pub usage: bool,
@@ -59,7 +62,9 @@ pub struct Done {
 /// A call as it ended, judged.
 pub struct Performed {
     pub outcome: Outcome,
+    pub cause: Cause,
     pub status_code: Option<u16>,
+    pub failed_at: Option<TransportKind>,
     pub latency_ms: u32,
     pub reports: Vec<Report>,
 }
@@ -122,9 +127,8 @@ impl Pool {
         Ok(Pool { shared: Arc::new(shared) })
     }
 
-    /// Hands a job over. Never blocks; a job for which no thread is free, or whose service has as many calls under way as
-    /// it may have, waits. When not even one thread can be made, the job ends at once with an error that may be tried
-    /// again.
+    /// Hands a job over. Never blocks; it waits for a free thread, and until its service may have one more call under way.
+    /// When not even one thread can be made, the job ends at once with an error that may be tried again.
     pub fn submit(&self, job: Job) {
         let mut state = self.shared.lock();
         state.lineup.push(job);
@@ -172,8 +176,7 @@ impl Pool {
         self.gather(Duration::ZERO)
     }
 
-    /// As [`Pool::drain`]; the next results may gather for so long, as long as the threads have work and there are not
-    /// many of them, before the descriptor says that they are there.
+    /// As [`Pool::drain`]; the next ones may gather for so long, while threads have work, before the descriptor tells.
     pub fn gather(&self, at_most: Duration) -> Vec<Done> {
         self.shared.mailbox.drain(at_most)
     }
@@ -351,11 +354,15 @@ fn perform(job: &Job, client: &Client) -> Performed {
                     None => outcome = not_usage(outcome),
                 }
             }
-            Performed { outcome, status_code: Some(answer.status), latency_ms: answer.latency_ms, reports }
+            let (status_code, latency_ms) = (Some(answer.status), answer.latency_ms);
+            let cause = Cause::of(&answer, &outcome);
+            Performed { outcome, cause, status_code, failed_at: None, latency_ms, reports }
         }
         Err(failure) => Performed {
             outcome: judge_failure(&failure),
+            cause: Cause::Transport(failure.kind),
             status_code: None,
+            failed_at: Some(failure.kind),
             latency_ms: failure.latency_ms,
             reports: Vec::new(),
         },
@@ -373,14 +380,16 @@ fn not_usage(outcome: Outcome) -> Outcome {
 }
 
 fn done(job: Job, performed: Performed) -> Done {
-    let Performed { outcome, status_code, latency_ms, reports } = performed;
+    let Performed { outcome, cause, status_code, failed_at, latency_ms, reports } = performed;
     let Job { id, service, key, usage, .. } = job;
-    Done { id, service, key, outcome, status_code, latency_ms, finished_at: clock::now(), usage, reports }
+    let finished_at = clock::now();
+    Done { id, service, key, outcome, cause, status_code, failed_at, latency_ms, finished_at, usage, reports }
 }
 
 fn failed(message: String) -> Performed {
     let outcome = Outcome::Error { message, retry: true };
-    Performed { outcome, status_code: None, latency_ms: 0, reports: Vec::new() }
+    let (cause, reports) = (Cause::Internal, Vec::new());
+    Performed { outcome, cause, status_code: None, failed_at: None, latency_ms: 0, reports }
 }
 
 fn internal_fault(job: &Job, panic: &(dyn Any + Send)) -> String {

@@ -9,7 +9,7 @@ use nix::sys::signal::{SigSet, Signal};
 use super::pool::Performed;
 use super::test_server::{get, json, key, loopback, service, Reply, Server};
 use super::{Client, Done, Job, Pool};
-use crate::core::classify::Outcome;
+use crate::core::classify::{Cause, Outcome};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -51,7 +51,10 @@ fn two_hundred_jobs_on_sixteen_threads_reuse_their_connections() {
     let results = collect(&pool, 200);
     assert_eq!(results.iter().map(|done| done.id).collect::<HashSet<_>>().len(), 200);
     for done in &results {
-        assert_eq!(done.outcome, Outcome::Success { payload: "{\"verdict\":1}".into(), ranges: None, altered: false });
+        assert_eq!(
+            done.outcome,
+            Outcome::Success { payload: "{\"verdict\":1}".into(), ranges: None, altered: false, validators: None }
+        );
         assert_eq!((done.status_code, done.key.text.as_str()), (Some(200), format!("k{}", done.id).as_str()));
         assert!(done.finished_at > 1_577_836_800_000_000);
     }
@@ -72,7 +75,14 @@ fn a_failure_becomes_a_judged_outcome_without_a_status_code() {
 fn panics_on_odd_ids(job: &Job, _: &Client) -> Performed {
     assert!(job.id % 2 == 0, "odd: {}", job.request.headers[0].1);
     let name = std::thread::current().name().unwrap_or_default().to_owned();
-    Performed { outcome: Outcome::Invalid { message: name }, status_code: None, latency_ms: 0, reports: Vec::new() }
+    Performed {
+        outcome: Outcome::Invalid { message: name },
+        cause: Cause::Malformed,
+        status_code: None,
+        failed_at: None,
+        latency_ms: 0,
+        reports: Vec::new(),
+    }
 }
 
 #[test]
@@ -102,7 +112,9 @@ fn tells_blocked_signals(_: &Job, _: &Client) -> Performed {
         .collect();
     Performed {
         outcome: Outcome::Invalid { message: format!("{open:?}") },
+        cause: Cause::Malformed,
         status_code: None,
+        failed_at: None,
         latency_ms: 0,
         reports: Vec::new(),
     }
@@ -192,7 +204,10 @@ fn new_settings_hold_for_later_jobs_and_invalid_ones_change_nothing() {
     for (id, payload) in [(1, "false"), (2, "true")] {
         pool.submit(job(id, server.url("/"), 20_000));
         let done = collect(&pool, 1).remove(0);
-        assert_eq!(done.outcome, Outcome::Success { payload: payload.into(), ranges: None, altered: false });
+        assert_eq!(
+            done.outcome,
+            Outcome::Success { payload: payload.into(), ranges: None, altered: false, validators: None }
+        );
         pool.reconfigure(1, config.clone()).unwrap();
     }
     assert_eq!(pool.wake_fd(), fd);

@@ -26,13 +26,19 @@ pub enum Origin {
     Environment,
 }
 
-impl fmt::Display for Origin {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Origin {
+    pub fn as_str(self) -> &'static str {
+        match self {
             Origin::File => "file",
             Origin::Stored => "stored",
             Origin::Environment => "environment",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 

@@ -11,6 +11,7 @@ use super::ClientConfig;
 use crate::core::key::{Key, KeyForm, KeyKind};
 use crate::core::request::Request;
 use crate::core::rules::Rules;
+use crate::core::secret::Masks;
 use crate::core::service::{Method, ResponseFormat, Service};
 
 /// What the server does with a request.
@@ -106,7 +107,7 @@ pub(super) fn loopback() -> ClientConfig {
 }
 
 pub(super) fn get(url: String) -> Request {
-    Request { method: Method::Get, url, headers: vec![], body: None, wants: vec![] }
+    Request { method: Method::Get, url, headers: vec![], body: None, wants: vec![], masks: Masks::default() }
 }
 
 pub(super) fn service(timeout_ms: u32) -> Service {

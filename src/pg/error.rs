@@ -31,8 +31,8 @@ fn sqlstate(error: &Error) -> Code {
         | Error::PayloadMissing { .. }
         | Error::InvalidArgument { .. }
         | Error::InvalidRules { .. } => Code::ERRCODE_INVALID_PARAMETER_VALUE,
-        Error::PayloadTooLarge { .. } | Error::QueueFull { .. } => Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
-        Error::TooManyWaiting { .. } => Code::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
+        Error::PayloadTooLarge { .. } => Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
+        Error::TooManyWaiting { .. } | Error::QueueFull { .. } => Code::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
         Error::NotPreloaded { .. } | Error::NotServed { .. } | Error::InRecovery { .. } => {
             Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
         }

@@ -35,6 +35,7 @@ pub enum DiskMode {
     WriteThrough,
 }
 
+static MAX_QUEUE: GucSetting<i32> = GucSetting::<i32>::new(2_000_000);
 static MEMO_SIZE: GucSetting<i32> = GucSetting::<i32>::new(256 * 1024);
 static TRACK_LOOKUPS: GucSetting<bool> = GucSetting::<bool>::new(true);
 
@@ -124,6 +125,14 @@ pub fn init(preloading: bool) {
         c"off: not at all. read: what the table lacks is answered from files and taken over. write_through: what is stored is written into files too.",
         &DISK_CACHE_MODE,
         GucContext::Sighup,
+        GucFlags::empty(),
+    );
+    whole(
+        c"enrichment_cache.max_queue",
+        c"Most requests that the queue of a database may hold (0 = no bound).",
+        &MAX_QUEUE,
+        0,
+        i32::MAX,
         GucFlags::empty(),
     );
     GucRegistry::define_int_guc(
@@ -240,6 +249,11 @@ pub fn reads_files() -> bool {
 
 pub fn disk_cache_dir() -> Option<PathBuf> {
     string(&DISK_CACHE_DIR).map(PathBuf::from)
+}
+
+/// Most requests that a queue may hold; `None` for no bound.
+pub fn max_queue() -> Option<i64> {
+    Some(i64::from(MAX_QUEUE.get())).filter(|max| *max > 0)
 }
 
 /// Bytes that one call site may use to remember answers.

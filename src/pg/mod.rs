@@ -2,9 +2,13 @@
 
 use pgrx::prelude::*;
 
+mod backlog;
+mod bind;
 mod budgets;
 mod convert;
 mod disk;
+mod earlier;
+mod encoding;
 mod error;
 mod functions;
 mod gucs;
@@ -14,11 +18,13 @@ mod lone;
 mod probe;
 mod ranges;
 mod room;
+mod rows;
 mod schema;
 mod shmem;
 mod spi;
 mod store;
 mod tally;
+mod trials;
 mod wake;
 mod worker;
 
@@ -41,6 +47,7 @@ pub extern "C-unwind" fn _PG_init() {
         shmem::init();
         budgets::init();
         tally::init();
+        trials::init();
         disk::init();
         worker::init();
     }

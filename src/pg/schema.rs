@@ -6,7 +6,14 @@ extension_sql_file!("../../sql/install/10_schema.sql", name = "schema", bootstra
 extension_sql_file!(
     "../../sql/install/20_tables.sql",
     name = "tables",
-    requires = [enrich_key_hash, enrich_check_service, enrich_hibp_prefix]
+    requires = [
+        enrich_key_hash,
+        enrich_check_service,
+        enrich_hibp_prefix,
+        enrich_scattered,
+        enrich_payload_terms,
+        enrich_payload_query_terms
+    ]
 );
 extension_sql_file!("../../sql/install/30_services.sql", name = "services", requires = ["tables"]);
 extension_sql_file!(
@@ -24,7 +31,7 @@ extension_sql_file!(
 extension_sql_file!(
     "../../sql/install/50_registry.sql",
     name = "registry",
-    requires = ["views", enrich_lookup, enrich_registry_changed]
+    requires = ["views", enrich_lookup, enrich_registry_changed, enrichment_keep_history]
 );
 extension_sql_file!("../../sql/install/52_sources.sql", name = "sources", requires = ["registry", enrich_wake]);
 extension_sql_file!("../../sql/install/53_refresh.sql", name = "refresh", requires = ["sources", enrich_preloaded]);
@@ -35,6 +42,12 @@ extension_sql_file!(
     requires = ["explain", enrich_disk_state, enrich_export_batch]
 );
 extension_sql_file!("../../sql/install/55_health.sql", name = "health", requires = ["disk", enrich_preloaded]);
-extension_sql_file!("../../sql/install/70_privileges.sql", name = "privileges", requires = ["health"]);
+extension_sql_file!(
+    "../../sql/install/57_engine.sql",
+    name = "engine",
+    requires = ["health", enrich_retry, enrich_queue_length]
+);
+extension_sql_file!("../../sql/install/57_test.sql", name = "test", requires = ["engine", enrich_test]);
+extension_sql_file!("../../sql/install/70_privileges.sql", name = "privileges", requires = ["test"]);
 extension_sql_file!("../../sql/install/80_comments.sql", name = "comments", requires = ["privileges"]);
 extension_sql_file!("../../sql/install/90_grants.sql", name = "grants", finalize);

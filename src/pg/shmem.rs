@@ -82,6 +82,8 @@ pub struct Database {
     /// The session that keeps workers out of this database, 0 for none.
     pub held_by: i32,
     pub in_flight: u32,
+    /// Requests in its queue, once its worker has counted them (see `backlog`).
+    pub requests: Option<i64>,
     /// How often sessions have said that the extension came or went: whoever looks in between looks again.
     pub changes: u32,
     /// Whether what it has spent is in the budgets (see `budgets`).
@@ -100,6 +102,7 @@ const NO_DATABASE: Database = Database {
     pid: 0,
     held_by: 0,
     in_flight: 0,
+    requests: None,
     changes: 0,
     ledger_read: false,
     wakes: 0,

@@ -2,7 +2,9 @@
 //! caller (pgrx's own SPI chooses it by whether the transaction has an id already).
 
 use crate::core::error::Error;
-use pgrx::datum::{FromDatum, IntoDatum};
+use crate::pg::bind::Bind;
+use crate::pg::encoding;
+use pgrx::datum::FromDatum;
 use pgrx::pg_sys;
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -18,8 +20,8 @@ pub struct Statement {
 pub struct Arg(Option<pg_sys::Datum>);
 
 impl Arg {
-    pub fn of<T: IntoDatum>(value: T) -> Self {
-        Arg(value.into_datum())
+    pub fn of(value: impl Bind) -> Self {
+        Arg(value.bind())
     }
 
     /// Passes a datum of the caller through untouched.
@@ -68,8 +70,12 @@ impl Row {
         }
     }
 
+    /// The text of column `n`, whatever the database's encoding.
     pub fn text(&self, n: i32) -> Option<String> {
-        self.get::<String>(n)
+        match encoding::is_utf8() {
+            true => self.get::<String>(n),
+            false => self.get::<&[u8]>(n).map(encoding::decode),
+        }
     }
 }
 

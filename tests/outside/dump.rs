@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use testbed::Cluster;
 
 /// Runs a program of the server's installation with this text as its input; returns what it prints.
-fn tool(cluster: &Cluster, name: &str, args: &[&str], input: &str) -> String {
+pub fn tool(cluster: &Cluster, name: &str, args: &[&str], input: &str) -> String {
     let mut child = Command::new(cluster.stage().bin(name))
         .args(["-h", &cluster.host(), "-p", &cluster.port().to_string(), "-U", "postgres"])
         .args(args)

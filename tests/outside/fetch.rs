@@ -94,7 +94,10 @@ fn a_provider_that_is_down_ends_the_wait_without_an_answer() {
     base.run("UPDATE enrichment_service SET url = 'http://127.0.0.1:9/{key}' WHERE name = 'dshield'");
     assert_eq!(fetch(&base, &address(7), "60 s"), None);
     assert!(began.elapsed() < AT_ONCE, "{:?}", began.elapsed());
-    let why: String = base.one("SELECT error_message FROM enrichment_cache ORDER BY id DESC LIMIT 1");
+    let why: String = base.one(&format!(
+        "SELECT error_message FROM enrichment_cache WHERE service = 'dshield' AND cache_key = '{}'",
+        address(7)
+    ));
     assert!(why.contains("no connection to 127.0.0.1"), "{why}");
 }
 

@@ -1,5 +1,6 @@
 //! Tests from outside: real clusters with real workers, which ask the sandbox providers.
 
+mod conditional;
 mod contention;
 mod crash;
 mod databases;
@@ -8,8 +9,13 @@ mod demo;
 mod differential;
 mod dual;
 mod dump;
+mod encodings;
+mod engine;
 mod fetch;
+mod growth;
 mod health;
+mod http;
+mod leaks;
 mod lifecycle;
 mod limits;
 mod lookups;
@@ -17,11 +23,13 @@ mod not_preloaded;
 mod outcomes;
 mod readme;
 mod reads;
+mod recipes;
 mod refresh;
 mod sources;
 mod sources_support;
 mod support;
 mod throughput;
+mod trial;
 mod upstream;
 mod utility;
 mod views;

@@ -1,7 +1,7 @@
 //! What these tests share: a cluster per subject, a database of their own in it with sandbox providers of its own,
 //! and questions to it.
 
-use postgres::types::FromSqlOwned;
+use postgres::types::{FromSqlOwned, ToSql};
 use postgres::Client;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -134,6 +134,13 @@ pub fn run(client: &mut Client, sql: &str) {
 #[track_caller]
 pub fn one<T: FromSqlOwned>(client: &mut Client, sql: &str) -> T {
     ask(client, sql).unwrap_or_else(|why| panic!("{why}"))
+}
+
+/// As [`one`], with parameters.
+#[track_caller]
+pub fn one_of<T: FromSqlOwned>(client: &mut Client, sql: &str, arguments: &[&(dyn ToSql + Sync)]) -> T {
+    let row = client.query_one(sql, arguments).unwrap_or_else(|why| panic!("{sql}: {}", said(&why)));
+    row.try_get(0).unwrap_or_else(|why| panic!("{sql}: {why}"))
 }
 
 /// The one value of a query, or why there is none.

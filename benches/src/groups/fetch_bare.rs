@@ -1,7 +1,7 @@
 //! A client that makes the same calls with the same HTTP library and pool, and drops the answers.
 
 use crate::Result;
-use enrichment_cache::core::classify::Outcome;
+use enrichment_cache::core::classify::{Cause, Outcome};
 use enrichment_cache::core::key::{normalise, KeyKind};
 use enrichment_cache::core::request::build;
 use enrichment_cache::core::rules::Rules;
@@ -93,6 +93,7 @@ fn throw_away(job: &Job, client: &enrichment_cache::io::Client) -> Performed {
     let answer = client.fetch(&job.request, job.service.timeout_ms, job.service.max_bytes);
     Performed {
         outcome: Outcome::NotFound,
+        cause: Cause::Status(404),
         status_code: answer.as_ref().ok().map(|answer| answer.status),
         latency_ms: 0,
         reports: Vec::new(),

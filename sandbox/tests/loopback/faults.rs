@@ -108,6 +108,8 @@ fn a_status_a_wrong_key_and_a_redirect_come_as_ordered() {
     let redirect = struck(&client, json!({"kind": "redirect", "to": "http://other.invalid/x"}));
     assert_eq!(redirect.status, 302);
     assert_eq!(redirect.header("location"), "http://other.invalid/x");
+    let body = struck(&client, json!({"kind": "body", "status": 402, "body": "{\"plan\": 1}"}));
+    assert_eq!((body.status, body.json()["plan"].as_i64()), (402, Some(1)));
 }
 
 #[test]

@@ -3,11 +3,13 @@
 //! The rules of the service come first, HTTP's own meaning after them. Only `Success` and `NotFound` say something about
 //! the key; everything else leaves what was known in place. Messages hold the provider's own short error text at most.
 
+mod cause;
 mod pause;
 mod rule;
 #[cfg(test)]
 mod tests;
 
+use super::condition::Validators;
 use super::hibp;
 use super::json_path::Document;
 use super::json_text::{make_safe, Safe, Unsafe};
@@ -15,6 +17,7 @@ use super::limiter::{read_reports, Report};
 use super::redact::{mask_tokens, message_safe, shorten};
 use super::service::{ResponseFormat, Service};
 use super::Micros;
+pub use cause::{Cause, Health};
 pub use pause::limited_pause;
 
 /// The longest text of a provider in a message, in characters.
@@ -32,6 +35,10 @@ pub struct Answer {
     pub retry_after: Option<String>,
     /// The headers that the request wanted.
     pub wanted: Vec<(String, String)>,
+    /// It was asked for only if it had changed.
+    pub conditional: bool,
+    /// It repeated the secret that it was sent, which is not in the body any more.
+    pub masked: bool,
     pub latency_ms: u32,
 }
 
@@ -57,7 +64,7 @@ impl Answer {
 }
 
 /// Where a call failed that brought no answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum TransportKind {
     Dns,
     Connect,
@@ -106,8 +113,10 @@ pub struct TransportFailure {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Outcome {
     /// `payload` is JSON text that `jsonb` takes; `altered` when something had to be replaced for it. Of a hash range that
-    /// can be packed, `ranges` holds it and `payload` its summary.
-    Success { payload: String, ranges: Option<Vec<u8>>, altered: bool },
+    /// can be packed, `ranges` holds it and `payload` its summary. `validators`: by what the provider knows its version.
+    Success { payload: String, ranges: Option<Vec<u8>>, altered: bool, validators: Option<Validators> },
+    /// The answer that is kept still holds.
+    Unchanged,
     /// Asked, and the provider knows nothing.
     NotFound,
     /// A wait, not a failed attempt. `used_up`: a balance, not a short window.
@@ -121,10 +130,15 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// Whether it says something about the key, if only that nothing is known of it.
+    pub fn answers(&self) -> bool {
+        matches!(self, Outcome::Success { .. } | Outcome::Unchanged | Outcome::NotFound)
+    }
+
     /// The value of `enrichment_cache.response_status`.
     pub fn status(&self) -> &'static str {
         match self {
-            Outcome::Success { .. } => "success",
+            Outcome::Success { .. } | Outcome::Unchanged => "success",
             Outcome::NotFound => "not_found",
             Outcome::RateLimited { .. } => "rate_limited",
             Outcome::Unauthorized { .. } => "unauthorized",
@@ -150,6 +164,9 @@ enum Body {
 
 /// Judges an answer. Pure: the same answer at the same time is always judged the same.
 pub fn judge(service: &Service, answer: &Answer, now: Micros) -> Outcome {
+    if answer.status == 304 && answer.conditional {
+        return Outcome::Unchanged;
+    }
     let body = look(service, &answer.body);
     let document = match &body {
         Body::Json(safe) => Some(Document::new(&safe.text)),
@@ -164,7 +181,7 @@ pub fn judge(service: &Service, answer: &Answer, now: Micros) -> Outcome {
     };
     match other_than_success.or_else(|| lacking(service, document)) {
         Some(outcome) => outcome,
-        None => keep(&answer.body, body),
+        None => keep(answer, body, Validators::read(&answer.wanted).filter(|_| service.rules.conditional)),
     }
 }
 
@@ -199,6 +216,7 @@ fn by_status(
     let message = |words: &str| message(words, status, document);
     Some(match status {
         429 => Outcome::RateLimited { pause_micros: pause(service, answer, false, now), used_up: false },
+        304 => Outcome::Invalid { message: message("\"not modified\" to a question without a condition") },
         300..=399 => Outcome::Error { message: message("a redirect, which is not followed"), retry: false },
         // also a 401, 403 or 404 that a proxy or a challenge in front of the provider wrote
         _ if page => Outcome::Error { message: message("an HTML page in place of an answer"), retry: true },
@@ -231,17 +249,19 @@ fn lacking(service: &Service, document: Option<&Document<'_>>) -> Option<Outcome
 }
 
 /// A success, unless the body cannot be read.
-fn keep(bytes: &[u8], body: Body) -> Outcome {
+fn keep(answer: &Answer, body: Body, validators: Option<Validators>) -> Outcome {
     let invalid = |why: String| Outcome::Invalid { message: format!("the answer is {why}") };
     match body {
-        Body::Json(Safe { text, altered }) => Outcome::Success { payload: text, ranges: None, altered },
+        Body::Json(Safe { text, altered }) => {
+            Outcome::Success { payload: text, ranges: None, altered: altered || answer.masked, validators }
+        }
         Body::Page => invalid("an HTML page".to_owned()),
         Body::Other(Some(why)) => invalid(why.to_string()),
-        Body::Other(None) => match hibp::parse_range(bytes) {
+        Body::Other(None) => match hibp::parse_range(&answer.body) {
             Ok(range) => {
                 let ranges = range.pack();
                 let payload = ranges.as_deref().map_or_else(|| range.to_json(), hibp::summary);
-                Outcome::Success { payload, ranges, altered: false }
+                Outcome::Success { payload, ranges, altered: false, validators }
             }
             Err(why) => invalid(why),
         },

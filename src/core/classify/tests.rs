@@ -41,6 +41,8 @@ fn builtin(name: &str) -> Service {
 fn answer(status: u16, body: &str, retry_after: Option<&str>) -> Answer {
     Answer {
         wanted: Vec::new(),
+        conditional: false,
+        masked: false,
         status,
         body: body.as_bytes().to_vec(),
         content_type: None,
@@ -204,7 +206,7 @@ fn hibp_is_a_range_or_an_error_and_an_outage_is_never_an_empty_range() {
     ];
     let hibp = builtin("hibp");
     check(&hibp, &table);
-    let Outcome::Success { payload, ranges: Some(ranges), altered: false } =
+    let Outcome::Success { payload, ranges: Some(ranges), altered: false, validators: None } =
         judge(&hibp, &answer(200, &good, None), NOW)
     else {
         panic!("a range is packed");
@@ -213,7 +215,24 @@ fn hibp_is_a_range_or_an_error_and_an_outage_is_never_an_empty_range() {
     assert_eq!(hibp::to_json(&ranges), format!("{{\"{a}\":10}}"));
     let payload = format!("{{\"{}\":10}}", &a[..27]);
     let ntlm = judge(&builtin("hibp"), &answer(200, &format!("{}:10", &a[..27]), None), NOW);
-    assert_eq!(ntlm, Outcome::Success { payload, ranges: None, altered: false });
+    assert_eq!(ntlm, Outcome::Success { payload, ranges: None, altered: false, validators: None });
+}
+
+#[test]
+fn a_304_renews_what_was_asked_conditionally_and_is_no_answer_otherwise() {
+    let hibp = builtin("hibp");
+    let unchanged = Answer { conditional: true, ..answer(304, "", None) };
+    assert_eq!(judge(&hibp, &unchanged, NOW), Outcome::Unchanged);
+    assert!(matches!(judge(&hibp, &answer(304, "", None), NOW), Outcome::Invalid { .. }));
+    let wanted = vec![("etag".to_owned(), "\"a\"".to_owned())];
+    let tagged = Answer { wanted, ..answer(200, &format!("{}:1", "0".repeat(35)), None) };
+    let validators_of = |service: &Service| match judge(service, &tagged, NOW) {
+        Outcome::Success { validators, .. } => validators,
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(validators_of(&hibp).unwrap().etag.as_deref(), Some("\"a\""));
+    let careless = Service { rules: Rules { conditional: false, ..hibp.rules.clone() }, ..hibp };
+    assert_eq!(validators_of(&careless), None);
 }
 
 #[test]
@@ -278,7 +297,7 @@ fn a_null_character_is_replaced_and_the_answer_kept() {
     let body = r#"{"data":{"attributes":{"s":"a\u0000b"}}}"#;
     let payload = r#"{"data":{"attributes":{"s":"a\ufffdb"}}}"#.to_owned();
     let outcome = judge(&builtin("virustotal"), &answer(200, body, None), NOW);
-    assert_eq!(outcome, Outcome::Success { payload, ranges: None, altered: true });
+    assert_eq!(outcome, Outcome::Success { payload, ranges: None, altered: true, validators: None });
 }
 
 #[test]

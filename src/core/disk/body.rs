@@ -107,6 +107,8 @@ fn judged(service: &Service, text: &str, status: u16) -> Result<Body, String> {
         content_type: None,
         retry_after: None,
         wanted: Vec::new(),
+        conditional: false,
+        masked: false,
         latency_ms: 0,
     };
     match judge(service, &answer, 0) {
@@ -114,6 +116,7 @@ fn judged(service: &Service, text: &str, status: u16) -> Result<Body, String> {
         Outcome::NotFound => Ok(Body::nothing_known()),
         Outcome::RateLimited { .. } => Err("holds a refusal for too many requests in place of an answer".to_owned()),
         Outcome::Unauthorized { message } => Err(format!("holds a refusal in place of an answer: {message}")),
+        Outcome::Unchanged => Err("holds no answer".to_owned()),
         Outcome::Invalid { message } | Outcome::Error { message, .. } => Err(format!("holds no answer: {message}")),
     }
 }

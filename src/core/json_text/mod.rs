@@ -2,13 +2,25 @@
 //!
 //! One pass over the bytes, no tree, no recursion (RFC 8259, strictly). What `jsonb` refuses is replaced: `\u0000` and
 //! escapes of lone surrogates by `\ufffd`, invalid UTF-8 by U+FFFD, numbers that exceed `numeric` by the same token as a
-//! string. A byte order mark is dropped.
+//! string. A byte order mark is dropped. Of a name that an object gives twice `jsonb` keeps the last member: that is left
+//! to it, and said.
 
+#[cfg(any(test, feature = "pg_test", feature = "outside"))]
+pub mod corpus;
+mod encoding;
+mod names;
 mod number;
 #[cfg(test)]
 mod tests;
 
 use std::borrow::Cow;
+
+pub use encoding::{for_encoding, Keeps};
+use names::Names;
+
+/// The most digits that numbers of one text may take when they are written out, beside those of the text itself: nine
+/// bytes, `1e131071`, are read back as 131,072.
+const MAX_DIGITS: u64 = 1 << 20;
 
 /// The deepest nesting taken. PostgreSQL's own limit is its stack (`max_stack_depth`, 2 MB by default, reached beyond
 /// 6,000 levels); recorded answers have at most 12.
@@ -18,7 +30,7 @@ pub const MAX_DEPTH: usize = 512;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Safe {
     pub text: String,
-    /// Something was replaced.
+    /// Something was replaced, or will be left out by `jsonb`.
     pub altered: bool,
 }
 
@@ -55,11 +67,20 @@ pub fn make_safe(bytes: &[u8]) -> Result<Safe, Unsafe> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
     let text = String::from_utf8_lossy(bytes);
     let repaired = matches!(text, Cow::Owned(_));
-    let mut scan = Scan { text: &text, at: 0, out: String::new(), copied: 0, nesting: Nesting::default() };
+    let mut scan = Scan {
+        text: &text,
+        at: 0,
+        out: String::new(),
+        copied: 0,
+        nesting: Nesting::default(),
+        names: Names::default(),
+        repeated: false,
+        digits: 0,
+    };
     scan.document()?;
-    let Scan { mut out, copied, .. } = scan;
+    let Scan { mut out, copied, repeated, .. } = scan;
     if copied == 0 {
-        return Ok(Safe { text: text.into_owned(), altered: repaired });
+        return Ok(Safe { text: text.into_owned(), altered: repaired || repeated });
     }
     out.push_str(&text[copied..]);
     Ok(Safe { text: out, altered: true })
@@ -81,6 +102,11 @@ struct Scan<'a> {
     out: String,
     copied: usize,
     nesting: Nesting,
+    names: Names<'a>,
+    /// An object gives a name twice.
+    repeated: bool,
+    /// That numbers take beyond their tokens when they are written out.
+    digits: u64,
 }
 
 impl Scan<'_> {
@@ -99,7 +125,9 @@ impl Scan<'_> {
                 (Expect::CommaOrEnd | Expect::ValueOrEnd, b']') if !self.nesting.in_object() => self.close(),
                 (Expect::CommaOrEnd, _) => return self.fail("expected a comma or the end of the value"),
                 (Expect::Name | Expect::NameOrEnd, b'"') => {
+                    let begin = self.at + 1;
                     self.string()?;
+                    self.names.name(&self.text[begin..self.at - 1]);
                     self.white();
                     match self.peek() {
                         b':' => self.take(Expect::Value),
@@ -126,6 +154,7 @@ impl Scan<'_> {
             b'"' => self.string()?,
             b'{' => {
                 self.nesting.enter(true)?;
+                self.names.enter();
                 return Ok(self.take(Expect::NameOrEnd));
             }
             b'[' => {
@@ -147,6 +176,9 @@ impl Scan<'_> {
     }
 
     fn close(&mut self) -> Expect {
+        if self.nesting.in_object() {
+            self.repeated |= self.names.leave();
+        }
         self.nesting.depth -= 1;
         self.take(Expect::CommaOrEnd)
     }
@@ -172,14 +204,16 @@ impl Scan<'_> {
 
     fn number(&mut self) -> Result<(), Unsafe> {
         let rest = &self.text.as_bytes()[self.at..];
-        let (length, fits) = match number::scan(rest) {
+        let (length, digits) = match number::scan(rest) {
             Ok(found) => found,
             Err(at) => {
                 self.at += at;
                 return self.fail("malformed number");
             }
         };
-        if !fits {
+        let more = digits.map(|digits| self.digits + digits.saturating_sub(length as u64));
+        self.digits = more.filter(|more| *more <= MAX_DIGITS).unwrap_or(self.digits);
+        if more.is_none_or(|more| more > MAX_DIGITS) {
             let token = &self.text[self.at..self.at + length];
             let quoted = format!("\"{token}\"");
             self.replace(length, &quoted);

@@ -4,12 +4,13 @@
 const MAX_BEFORE: i64 = 131_072;
 const MAX_AFTER: i64 = 16_383;
 
-/// The length of the number token at the start of `bytes`, and whether `numeric` holds it. A few tokens at the border,
-/// zero with a huge exponent among them, are said not to fit although they would.
+/// The length of the number token at the start of `bytes`, and the most digits that `numeric` writes it with; `None` when
+/// it does not hold it. A few tokens at the border, zero with a huge exponent among them, are said not to fit although they
+/// would.
 ///
 /// # Errors
 /// The offset at which it stops being a number (RFC 8259, section 6).
-pub(super) fn scan(bytes: &[u8]) -> Result<(usize, bool), usize> {
+pub(super) fn scan(bytes: &[u8]) -> Result<(usize, Option<u64>), usize> {
     let mut at = usize::from(bytes.first() == Some(&b'-'));
     let whole = digits(&bytes[at..]);
     if whole == 0 || (whole > 1 && bytes[at] == b'0') {
@@ -42,7 +43,8 @@ pub(super) fn scan(bytes: &[u8]) -> Result<(usize, bool), usize> {
     }
     let before = (whole as i64).saturating_add(exponent);
     let after = (fraction as i64).saturating_sub(exponent);
-    Ok((at, before <= MAX_BEFORE && after <= MAX_AFTER))
+    let fits = before <= MAX_BEFORE && after <= MAX_AFTER;
+    Ok((at, fits.then(|| before.max(0) as u64 + after.max(0) as u64)))
 }
 
 fn digits(bytes: &[u8]) -> usize {
@@ -71,7 +73,8 @@ mod tests {
             (format!("1e-{}", "9".repeat(40)), false),
         ] {
             let shown = &token[..token.len().min(20)];
-            assert_eq!(scan(token.as_bytes()), Ok((token.len(), fits)), "{shown} ({} bytes)", token.len());
+            let found = scan(token.as_bytes()).map(|(length, digits)| (length, digits.is_some()));
+            assert_eq!(found, Ok((token.len(), fits)), "{shown} ({} bytes)", token.len());
         }
     }
 

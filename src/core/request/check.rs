@@ -4,12 +4,13 @@ use url::Url;
 
 use super::build;
 use super::template::{pieces, Piece};
-use crate::core::key::{Key, KeyForm, KeyKind};
+use crate::core::key::{normalise, Key, KeyForm, KeyKind};
 use crate::core::secret::Secret;
 use crate::core::service::{Method, Service};
 
 /// Headers that belong to the client: they could send a request elsewhere or cut it in two.
-const CLIENT_HEADERS: [&str; 5] = ["host", "content-length", "transfer-encoding", "connection", "upgrade"];
+const CLIENT_HEADERS: [&str; 7] =
+    ["host", "content-length", "transfer-encoding", "connection", "upgrade", "if-none-match", "if-modified-since"];
 
 /// What is wrong with the templates of a service, if anything: the URL is not http(s) with a fixed host, the key or a
 /// name is missing or unknown, a header cannot be sent, a GET has a body.
@@ -25,6 +26,12 @@ fn check(service: &Service) -> Result<(), String> {
     }
     if service.method == Method::Get && service.body.is_some() {
         return Err("a GET has no body".to_owned());
+    }
+    if service.method == Method::Post && service.rules.conditional {
+        return Err("conditional is for a GET only".to_owned());
+    }
+    if let Some(key) = &service.rules.test_key {
+        normalise(service.key_kind, key).map_err(|problem| format!("test_key {}", problem.why))?;
     }
     for (position, (name, _)) in service.headers.iter().enumerate() {
         check_header(name)?;

@@ -11,9 +11,10 @@ use std::fmt;
 use percent_encoding::{utf8_percent_encode, AsciiSet, NON_ALPHANUMERIC};
 use url::form_urlencoded;
 
+use super::condition::{self, Validators};
 use super::key::{Key, KeyForm};
 use super::limiter::Said;
-use super::secret::Secret;
+use super::secret::{Masks, Secret};
 use super::service::{Method, Service};
 pub use check::{host, template_problem};
 use template::{pieces, render, Piece, Value};
@@ -31,6 +32,8 @@ pub struct Request {
     pub body: Option<String>,
     /// Headers of the answer that are wanted, beside those every answer is read for.
     pub wants: Vec<String>,
+    /// What the answer must not repeat.
+    pub masks: Masks,
 }
 
 impl fmt::Debug for Request {
@@ -47,6 +50,18 @@ impl fmt::Debug for Request {
             Some(body) => write!(f, " ({} bytes)", body.len()),
             None => Ok(()),
         }
+    }
+}
+
+impl Request {
+    /// Asks for the answer only if it is another one than that of which the provider said this.
+    pub fn only_if_changed(&mut self, since: &Validators) {
+        self.headers.extend(since.questions());
+    }
+
+    /// Whether an answer may say that nothing has changed. No service has these headers of its own.
+    pub fn is_conditional(&self) -> bool {
+        self.headers.iter().any(|(name, _)| condition::ASKED_BY.contains(&name.as_str()))
     }
 }
 
@@ -108,8 +123,9 @@ pub fn build(
             Some(needed(body, "body")?)
         }
     };
-    let wants = service.rules.usage.headers.iter().flat_map(Said::places).map(str::to_owned).collect();
-    Ok(Request { method: service.method, url, headers, body, wants })
+    let versions = condition::NAMED_BY.into_iter().filter(|_| service.rules.conditional);
+    let wants = service.rules.usage.headers.iter().flat_map(Said::places).chain(versions).map(str::to_owned).collect();
+    Ok(Request { method: service.method, url, headers, body, wants, masks: Masks::of(secret) })
 }
 
 /// The request for what a provider says itself of its limits; `None` when it has no such address, or one on another host

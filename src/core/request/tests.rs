@@ -145,6 +145,7 @@ fn templates_that_cannot_work_are_refused_with_the_reason() {
         ("https://x.example:99999/{key}", &[], None, "malformed"),
         ("https://x.example/{key}", &[("a b", "c")], None, "name"),
         ("https://x.example/{key}", &[("Host", "y.example")], None, "client"),
+        ("https://x.example/{key}", &[("If-None-Match", "\"a\"")], None, "client"),
         ("https://x.example/{key}", &[("A", "b"), ("a", "c")], None, "twice"),
         ("https://x.example/{key}", &[("A", "{nope}")], None, "{nope}"),
         ("https://x.example/{key}", &[("A", "b\r\nC: d")], None, "characters"),
@@ -157,6 +158,28 @@ fn templates_that_cannot_work_are_refused_with_the_reason() {
     let mut get = service(KeyKind::Ip, "https://x.example/{key}", &[], Some("a"), "{}");
     get.method = Method::Get;
     assert_eq!(template_problem(&get).unwrap(), "a GET has no body");
+    let headers = [("a", "b")];
+    let conditional = r#"{"conditional":true}"#;
+    let post = service(KeyKind::Ip, "https://x.example/", &headers, Some("{key}"), conditional);
+    assert_eq!(template_problem(&post).unwrap(), "conditional is for a GET only");
+    let tested = service(KeyKind::Ip, "https://x.example/{key}", &[], None, r#"{"test_key":"nowhere"}"#);
+    assert!(template_problem(&tested).unwrap().starts_with("test_key "));
+}
+
+#[test]
+fn only_a_service_that_says_so_is_asked_whether_an_answer_has_changed() {
+    let hibp = service(KeyKind::HashPrefix, "https://h.example/{key}", &[], None, &rules_of("hibp"));
+    let mut request = made(&hibp, "abcde");
+    assert_eq!(
+        (request.wants.as_slice(), request.is_conditional()),
+        (["etag", "last-modified"].map(String::from).as_slice(), false)
+    );
+    let since = Validators { etag: Some("\"a\"".to_owned()), last_modified: None };
+    request.only_if_changed(&since);
+    assert!(request.is_conditional());
+    assert_eq!(request.headers.last().unwrap(), &("if-none-match".to_owned(), "\"a\"".to_owned()));
+    let plain = service(KeyKind::HashPrefix, "https://h.example/{key}", &[], None, "{}");
+    assert!(made(&plain, "abcde").wants.is_empty());
 }
 
 #[test]

@@ -172,6 +172,31 @@ fn that_nothing_is_known_reads_back_as_that_for_each_service_that_keeps_it() {
     }
 }
 
+#[test]
+fn a_file_that_an_older_program_is_just_writing_answers_whole_or_not_at_all() {
+    let root = Root::new();
+    let dshield = Service { max_bytes: 1 << 20, ..builtin("dshield") };
+    let long = format!(r#"{{"ip":{{"number":"1.2.3.4","count":4,"note":"{}"}}}}"#, "x".repeat(200_000));
+    let bodies = [BODY.to_owned(), long];
+    root.put("dshield/1/2/3/4.json", &bodies[0], MAY_2024);
+    let path = root.0.join("dshield/1/2/3/4.json");
+    let answers = std::thread::scope(|threads| {
+        // not atomic: truncated first, then filled
+        let writer = threads.spawn(|| (0..300).for_each(|n| fs::write(&path, &bodies[n % 2]).unwrap()));
+        let mut answers = 0;
+        while !writer.is_finished() {
+            if let Some(found) = look(&root.0, &dshield, "1.2.3.4", clock::now()).unwrap().newest {
+                let payload = found.body.payload.unwrap();
+                assert!(bodies.contains(&payload), "{} bytes", payload.len());
+                answers += 1;
+            }
+        }
+        answers
+    });
+    let last = look(&root.0, &dshield, "1.2.3.4", clock::now()).unwrap().newest.unwrap();
+    assert_eq!(last.body.payload.as_deref(), Some(bodies[1].as_str()), "after {answers} answers");
+}
+
 fn task(id: i64, path: &str, at: i64) -> Task {
     Task { id, file: Some((path.to_owned(), b"{}".to_vec())), at, away: Vec::new() }
 }

@@ -6,12 +6,14 @@ use crate::core::hash::cache_key_hash;
 use crate::core::service::Service;
 use crate::core::{ttl as life, Micros};
 use crate::pg::convert::{positive_length, to_micros, transaction_start, RawJsonb};
+use crate::pg::encoding::{RawText, Utf8};
 use crate::pg::error::Answer;
 use crate::pg::store::cache::{self as rows, Incoming, Payload};
 use crate::pg::store::registry;
 use crate::pg::{disk, ranges};
 use pgrx::datum::{Array, Interval, TimestampWithTimeZone};
 use pgrx::prelude::*;
+use std::time::{Duration, Instant};
 
 /// How far the clock of another machine may be ahead of ours.
 const CLOCK_SKEW: Micros = 300 * 1_000_000;
@@ -26,17 +28,17 @@ const CLOCK_SKEW: Micros = 300 * 1_000_000;
 #[search_path(pg_catalog, pg_temp)]
 fn enrich_store(
     service: Option<&str>,
-    key: Option<&str>,
+    key: Option<Utf8>,
     payload: Option<RawJsonb>,
     ttl: default!(Option<Interval>, "NULL"),
     response_status: default!(Option<&str>, "'success'"),
     api_response_code: default!(Option<i32>, "NULL"),
     api_latency_ms: default!(Option<i32>, "NULL"),
-    error_message: default!(Option<&str>, "NULL"),
+    error_message: default!(Option<Utf8>, "NULL"),
     fetched_at: default!(Option<TimestampWithTimeZone>, "now()"),
 ) -> Answer<i64> {
     let service = registry::service(given(service, "service")?)?;
-    let key = key_to_write(&service, given(key, "key")?)?.text;
+    let key = key_to_write(&service, &given(key, "key")?)?.text;
     let status = status_named(given(response_status, "response_status")?)?;
     match (&payload, status) {
         (Some(_), "success") | (None, "not_found" | "error" | "rate_limited" | "unauthorized" | "invalid") => (),
@@ -55,8 +57,9 @@ fn enrich_store(
         fetched_at,
         code: api_response_code,
         latency_ms: api_latency_ms,
-        error: error_message.map(str::to_string),
+        error: error_message.map(|message| message.to_string()),
         key,
+        ..Default::default()
     };
     store_one(&service, entry, Payload::Jsonb(payload.map(|payload| payload.0)))
 }
@@ -82,7 +85,7 @@ pub fn store_one(service: &Service, entry: Incoming, payload: Payload) -> Answer
 #[search_path(pg_catalog, pg_temp)]
 fn enrich_store_many(
     service: Option<&str>,
-    keys: Option<Array<&str>>,
+    keys: Option<Array<RawText>>,
     payloads: Option<Array<RawJsonb>>,
     ttl: default!(Option<Interval>, "NULL"),
 ) -> Answer<i64> {
@@ -98,7 +101,7 @@ fn enrich_store_many(
     let now = transaction_start();
     let mut batch: Vec<(Incoming, Payload)> = Vec::with_capacity(keys.len());
     for (key, payload) in keys.iter().zip(payloads.iter()) {
-        let key = key_to_write(&service, key.unwrap_or(""))?.text;
+        let key = key_to_write(&service, &key.map(|key| key.to_utf8()).unwrap_or_default())?.text;
         let payload = payload.ok_or(Error::PayloadMissing { status: "success".to_string() })?;
         check_size(&service, &payload)?;
         let (payload, ranges) = ranges::pack(&service, payload);
@@ -123,13 +126,13 @@ fn enrich_store_many(
 #[search_path(pg_catalog, pg_temp)]
 fn enrich_compare_and_store(
     service: Option<&str>,
-    key: Option<&str>,
+    key: Option<Utf8>,
     expected_version: Option<i64>,
     payload: Option<RawJsonb>,
     ttl: default!(Option<Interval>, "NULL"),
 ) -> Answer<Option<i64>> {
     let service = registry::service(given(service, "service")?)?;
-    let key = key_to_write(&service, given(key, "key")?)?.text;
+    let key = key_to_write(&service, &given(key, "key")?)?.text;
     let (expected_version, payload) = (given(expected_version, "expected_version")?, given(payload, "payload")?);
     check_size(&service, &payload)?;
     let now = transaction_start();
@@ -152,12 +155,12 @@ fn enrich_compare_and_store(
 #[search_path(pg_catalog, pg_temp)]
 fn enrich_invalidate(
     service: Option<&str>,
-    key: default!(Option<&str>, "NULL"),
+    key: default!(Option<Utf8>, "NULL"),
     hard: default!(Option<bool>, "false"),
 ) -> Answer<i64> {
     let service = registry::service(given(service, "service")?)?;
     let hard = given(hard, "hard")?;
-    let key = key.map(|key| key_to_write(&service, key)).transpose()?;
+    let key = key.map(|key| key_to_write(&service, &key)).transpose()?;
     if hard {
         disk::note_all(&service.name, key.as_ref().map(|key| key.text.as_str()))?;
     }
@@ -172,7 +175,7 @@ fn enrich_invalidate(
 #[pg_extern(volatile, security_definer)]
 #[search_path(pg_catalog, pg_temp)]
 fn enrich_cleanup(max_rows: default!(Option<i64>, "NULL")) -> Answer<i64> {
-    const BATCH: i64 = 1000;
+    const BATCH: i64 = 500;
     let most = max_rows.unwrap_or(i64::MAX);
     if most < 0 {
         return Err(Error::InvalidArgument {
@@ -184,13 +187,23 @@ fn enrich_cleanup(max_rows: default!(Option<i64>, "NULL")) -> Answer<i64> {
     let (mut removed, mut from) = (0, rows::CleanedTo::default());
     while removed < most {
         pgrx::check_for_interrupts!();
+        let began = Instant::now();
         let batch = rows::cleanup(BATCH.min(most - removed), &mut from)?;
         removed += batch;
         if batch < BATCH {
             break;
         }
+        give_way(began.elapsed());
     }
     Ok(removed)
+}
+
+/// After `work` without a pause, leaves the processor to others for a sixth of that time. Nothing else would take it away
+/// from this session for milliseconds at a time, and a look-up on the same processor waited that long.
+fn give_way(work: Duration) {
+    const LONGEST: Duration = Duration::from_millis(20);
+    // SAFETY: the server's own pause, which a signal ends; what it asked for is looked at before the next batch.
+    unsafe { pg_sys::pg_usleep((work / 6).min(LONGEST).as_micros() as core::ffi::c_long) }
 }
 
 pub fn status_named(name: &str) -> Result<&'static str, Error> {

@@ -6,6 +6,7 @@ use crate::core::key::Key;
 use crate::core::service::Service;
 use crate::core::Micros;
 use crate::pg::convert::{clock, positive_length, RawJsonb};
+use crate::pg::encoding::Utf8;
 use crate::pg::error::Answer;
 use crate::pg::probe;
 use crate::pg::shmem::{self, Stage, State, Text, Waiting};
@@ -23,9 +24,9 @@ use pgrx::prelude::*;
 /// preloaded, no worker serves the database, or the server is a standby; 53400 when too many sessions wait.
 #[pg_extern(volatile, security_definer)]
 #[search_path(pg_catalog, pg_temp)]
-fn enrich_fetch(service: &str, key: &str, timeout: default!(Interval, "'10 s'")) -> Answer<Option<RawJsonb>> {
+fn enrich_fetch(service: &str, key: Utf8, timeout: default!(Interval, "'10 s'")) -> Answer<Option<RawJsonb>> {
     let service = registry::service(service)?;
-    let key = key_to_write(&service, key)?;
+    let key = key_to_write(&service, &key)?;
     let deadline = clock().saturating_add(positive_length(&timeout)?);
     if let Some(entry) = latest(&service, &key)?.filter(|entry| entry.fresh(clock())) {
         return Ok(entry.payload.map(|kept| kept.answer()));
@@ -107,24 +108,29 @@ fn wait_for_answer(service: &Service, key: &Key, deadline: Micros) -> Result<(),
         if left <= 0 {
             break;
         }
-        let milliseconds = (left / 1000).clamp(1, 60_000) as core::ffi::c_long;
-        // SAFETY: waits on this process's own latch; the postmaster's death ends the process.
-        unsafe {
-            pg_sys::WaitLatch(
-                pg_sys::MyLatch,
-                (pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH) as i32,
-                milliseconds,
-                pg_sys::PG_WAIT_EXTENSION,
-            );
-            pg_sys::ResetLatch(pg_sys::MyLatch);
-        }
+        doze(left);
         pgrx::check_for_interrupts!();
     }
     Ok(())
 }
 
+/// Waits until this process is woken, for that long at most.
+pub(super) fn doze(at_most: Micros) {
+    let milliseconds = (at_most / 1000).clamp(1, 60_000) as core::ffi::c_long;
+    // SAFETY: waits on this process's own latch; the postmaster's death ends the process.
+    unsafe {
+        pg_sys::WaitLatch(
+            pg_sys::MyLatch,
+            (pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH) as i32,
+            milliseconds,
+            pg_sys::PG_WAIT_EXTENSION,
+        );
+        pg_sys::ResetLatch(pg_sys::MyLatch);
+    }
+}
+
 /// Whether a worker serves this database, or soon will.
-fn served() -> Result<(), Error> {
+pub(super) fn served() -> Result<(), Error> {
     let place = shmem::read(|shared| {
         shared.database(wake::my_database()).map(|place| (place.state, place.error.as_str().to_string()))
     });

@@ -4,24 +4,23 @@ use crate::core::error::Error;
 use crate::core::key;
 use crate::core::service::Service;
 use crate::pg::convert::{positive_length, Host, RawJsonb};
+use crate::pg::encoding::{RawText, Utf8};
 use crate::pg::error::Answer;
-use crate::pg::probe::{answer, entry, many, site};
-use crate::pg::ranges::Kept;
+use crate::pg::gucs;
+use crate::pg::probe::{answer, many, site};
+use crate::pg::rows::{KeysWithPayloads, Rows};
 use crate::pg::store::registry;
 use crate::pg::tally::Counter;
-use crate::pg::{disk, gucs};
 use pgrx::datum::{Array, Interval};
-use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
-use std::ffi::CStr;
 
 /// The payload of a key if it is fresh, else NULL. Reads only; a key that cannot be one is NULL.
 ///
 /// # Errors
 /// 42704 for an unknown service.
 #[pg_extern(stable, strict, parallel_safe, cost = 100)]
-fn enrich_get(service: &str, key: &str, fcinfo: pg_sys::FunctionCallInfo) -> Answer<Option<RawJsonb>> {
-    Ok(site::get(fcinfo, service, site::Given::Text(key))?.map(RawJsonb))
+fn enrich_get(service: &str, key: Utf8, fcinfo: pg_sys::FunctionCallInfo) -> Answer<Option<RawJsonb>> {
+    Ok(site::get(fcinfo, service, site::Given::Text(&key))?.map(RawJsonb))
 }
 
 /// The same for a column of type inet, without a way over text. A network has no answer of its own.
@@ -35,9 +34,9 @@ fn enrich_get_inet(service: &str, key: Host, fcinfo: pg_sys::FunctionCallInfo) -
 /// # Errors
 /// 42704 for an unknown service, 22023 for a negative interval.
 #[pg_extern(stable, strict, parallel_safe, cost = 100, name = "enrich_get")]
-fn enrich_get_stale(service: &str, key: &str, max_stale: Interval) -> Answer<Option<RawJsonb>> {
+fn enrich_get_stale(service: &str, key: Utf8, max_stale: Interval) -> Answer<Option<RawJsonb>> {
     positive_length(&max_stale)?;
-    Ok(once(service, key, Some(max_stale))?.map(RawJsonb))
+    Ok(once(service, &key, Some(max_stale))?.map(RawJsonb))
 }
 
 /// The fresh payloads among many keys, in key order; keys without one give no row.
@@ -45,42 +44,33 @@ fn enrich_get_stale(service: &str, key: &str, max_stale: Interval) -> Answer<Opt
 /// # Errors
 /// 42704 for an unknown service.
 #[pg_extern(stable, strict, parallel_safe, cost = 1000)]
-fn enrich_get_many(
-    service: &str,
-    keys: Array<&str>,
-) -> Result<TableIterator<'static, (name!(cache_key, String), name!(payload, RawJsonb))>, ErrorReport> {
+fn enrich_get_many(service: &str, keys: Array<RawText>, fcinfo: pg_sys::FunctionCallInfo) -> Answer<KeysWithPayloads> {
     let service = registry::service(service)?;
-    let normal = |key| key::normalise(service.key_kind, key).ok().map(|key| key.text);
-    let mut wanted: Vec<String> = keys.iter().flatten().filter_map(normal).collect();
+    let keys: Vec<RawText> = keys.iter().flatten().collect();
+    let keys: Vec<_> = keys.iter().map(RawText::read).collect();
+    let mut wanted: Vec<_> = keys.iter().filter_map(|key| key::normal_form(service.key_kind, key)).collect();
     wanted.sort_unstable();
     wanted.dedup();
-    // each answer is made when its row is asked for: a packed range becomes twice as long
-    let asked = gucs::reads_files().then(|| wanted.clone());
-    let mut found = many::fresh(&service.name, wanted)?;
-    if let Some(asked) = asked {
-        found = with_files(&service, asked, found)?;
+    let wanted: Vec<&str> = wanted.iter().map(|key| &**key).collect();
+    let rows = Rows::of(fcinfo, wanted.len())?;
+    if gucs::reads_files() {
+        with_files(&service, &wanted, rows)?;
+    } else {
+        many::fresh(&service.name, &wanted, rows)?;
     }
-    Ok(TableIterator::new(found.into_iter().map(|(key, kept)| (key, kept.answer()))))
+    Ok(KeysWithPayloads)
 }
 
-/// Adds what files of the disk cache say of keys that the table has no fresh answer for; both are in key order.
-fn with_files(service: &Service, asked: Vec<String>, found: Vec<(String, Kept)>) -> Result<Vec<(String, Kept)>, Error> {
-    let mut counter = Counter::of(&service.name);
-    let mut all = Vec::with_capacity(asked.len());
-    let mut found = found.into_iter().peekable();
-    for key in asked {
+/// Key by key, with the files of the disk cache for what the table has no fresh answer to.
+fn with_files(service: &Service, keys: &[&str], rows: Rows) -> Result<(), Error> {
+    for key in keys {
         pgrx::check_for_interrupts!();
-        if let Some(known) = found.next_if(|(known, _)| *known == key) {
-            all.push(known);
-            continue;
-        }
-        let known = entry::entry(&service.name, &key)?;
-        if let Some(lying) = disk::instead(service, &key, known.as_ref(), None)? {
-            counter.file_answered();
-            all.extend(disk::payload(&lying).map(|payload| (key, Kept { payload, ranges: None })));
+        let mut once = answer::Once { counter: Counter::of(&service.name) };
+        if let Some(payload) = answer::fresh(service, key, &mut once, None)? {
+            many::put(rows, key, payload);
         }
     }
-    Ok(all)
+    Ok(())
 }
 
 /// The raw text of a fresh entry; a payload that is not a text comes as its JSON text.
@@ -88,15 +78,8 @@ fn with_files(service: &Service, asked: Vec<String>, found: Vec<(String, Kept)>)
 /// # Errors
 /// 42704 for an unknown service.
 #[pg_extern(stable, strict, parallel_safe, cost = 100)]
-fn enrich_get_text(service: &str, key: &str) -> Answer<Option<String>> {
-    let Some(datum) = once(service, key, None)? else { return Ok(None) };
-    // the server's own text keeps every digit of a number
-    // SAFETY: the datum is a jsonb value that was copied to this call's memory.
-    let json = unsafe { pgrx::direct_function_call::<&CStr>(pg_sys::jsonb_out, &[Some(datum)]) };
-    Ok(json.map(|json| {
-        let json = json.to_string_lossy();
-        serde_json::from_str(&json).unwrap_or_else(|_| json.into_owned())
-    }))
+fn enrich_get_text(service: &str, key: Utf8) -> Answer<Option<RawText>> {
+    Ok(once(service, &key, None)?.and_then(RawText::of_jsonb))
 }
 
 fn once(service: &str, key: &str, grace: Option<Interval>) -> Result<Option<pg_sys::Datum>, Error> {

@@ -8,27 +8,28 @@ use crate::core::limiter::parse_limits;
 use crate::core::request;
 use crate::core::rules::Rules;
 use crate::core::service::{Method, ResponseFormat, Service};
+use crate::pg::encoding::{RawText, Utf8};
 use crate::pg::error::Answer;
 use pgrx::prelude::*;
 
 /// The first 16 bytes of SHA-256 over service, a zero byte, key: `cache_key_hash` of the cache.
 #[pg_extern(immutable, strict, parallel_safe)]
-fn enrich_key_hash(service: &str, cache_key: &str) -> pgrx::Uuid {
-    pgrx::Uuid::from_bytes(cache_key_hash(service, cache_key))
+fn enrich_key_hash(service: &str, cache_key: Utf8) -> pgrx::Uuid {
+    pgrx::Uuid::from_bytes(cache_key_hash(service, &cache_key))
 }
 
 /// The normal form of a key of this kind, NULL when it cannot be one.
 #[pg_extern(immutable, strict, parallel_safe)]
-fn enrich_normalize_key(key_kind: &str, key: &str) -> Answer<Option<String>> {
+fn enrich_normalize_key(key_kind: &str, key: Utf8) -> Answer<Option<RawText>> {
     let kind = kind_named(key_kind)?;
-    Ok(key::normalise(kind, key).ok().map(|key| key.text))
+    Ok(key::normalise(kind, &key).ok().map(|key| RawText::of_utf8(&key.text)))
 }
 
 /// Why a key is never sent to a provider, NULL when it may be.
 #[pg_extern(immutable, strict, parallel_safe)]
-fn enrich_ineligible(key_kind: &str, key: &str) -> Answer<Option<String>> {
+fn enrich_ineligible(key_kind: &str, key: Utf8) -> Answer<Option<String>> {
     let kind = kind_named(key_kind)?;
-    Ok(match key::normalise(kind, key) {
+    Ok(match key::normalise(kind, &key) {
         Err(problem) => Some(format!("no key, it {}", problem.why)),
         Ok(key) => address::key_eligibility(&key).err().map(|why| why.words().to_string()),
     })
@@ -36,13 +37,13 @@ fn enrich_ineligible(key_kind: &str, key: &str) -> Answer<Option<String>> {
 
 /// The first five hexadecimal digits of a password's SHA-1: all of it that ever leaves.
 #[pg_extern(immutable, strict, parallel_safe)]
-fn enrich_hibp_prefix(password: &str) -> String {
+fn enrich_hibp_prefix(password: Utf8) -> String {
     hibp_split(password.as_bytes()).0
 }
 
 /// The other 35 digits, to be looked for in a cached range.
 #[pg_extern(immutable, strict, parallel_safe)]
-fn enrich_hibp_suffix(password: &str) -> String {
+fn enrich_hibp_suffix(password: Utf8) -> String {
     hibp_split(password.as_bytes()).1
 }
 

@@ -5,6 +5,7 @@ use crate::core::key::Key;
 use crate::core::service::Service;
 use crate::core::Micros;
 use crate::pg::convert::{to_timestamp, transaction_start, RawJsonb};
+use crate::pg::encoding::{RawText, Utf8};
 use crate::pg::store::cache::Entry;
 use crate::pg::store::queue::{self, Waiting};
 use crate::pg::store::registry;
@@ -76,12 +77,12 @@ fn state(key: &Key, entry: Option<&Entry>, waiting: Option<&Waiting>, now: Micro
 #[pg_extern(stable, strict, parallel_safe, cost = 200)]
 fn enrich_lookup(
     service: &str,
-    key: &str,
+    key: Utf8,
 ) -> Result<
     TableIterator<
         'static,
         (
-            name!(cache_key, String),
+            name!(cache_key, RawText),
             name!(state, String),
             name!(response_status, Option<String>),
             name!(payload, Option<RawJsonb>),
@@ -98,7 +99,7 @@ fn enrich_lookup(
     ErrorReport,
 > {
     let service = registry::service(service)?;
-    let Found { key, state, entry, waiting, in_file } = find(&service, key)?;
+    let Found { key, state, entry, waiting, in_file } = find(&service, &key)?;
     let now = transaction_start();
     let error = entry
         .as_ref()
@@ -106,7 +107,7 @@ fn enrich_lookup(
         .or_else(|| waiting.as_ref().and_then(|waiting| waiting.last_error.clone()));
     let entry = entry.as_ref();
     Ok(TableIterator::once((
-        key,
+        RawText::of_utf8(&key),
         state.to_string(),
         entry.map(|entry| entry.response_status.clone()),
         entry.and_then(|entry| entry.payload).map(|kept| kept.answer()),

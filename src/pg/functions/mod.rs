@@ -11,7 +11,9 @@ mod keys;
 mod lookup;
 mod password;
 mod request;
+mod table;
 mod text;
+mod trial;
 
 use crate::core::address;
 use crate::core::error::Error;

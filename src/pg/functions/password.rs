@@ -3,10 +3,10 @@
 use crate::core::hash::hibp_split;
 use crate::core::Micros;
 use crate::pg::convert::transaction_start;
+use crate::pg::encoding::Utf8;
 use crate::pg::error::Answer;
 use crate::pg::store::{cache, queue, registry};
-use crate::pg::wake;
-use crate::pg::{disk, probe};
+use crate::pg::{backlog, disk, probe, wake};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
@@ -19,7 +19,7 @@ use pgrx::prelude::*;
 #[pg_extern(volatile, strict, security_definer)]
 #[search_path(pg_catalog, pg_temp)]
 fn enrich_password(
-    password: &str,
+    password: Utf8,
 ) -> Result<
     TableIterator<'static, (name!(breached, Option<bool>), name!(prevalence, Option<i64>), name!(status, String))>,
     ErrorReport,
@@ -57,6 +57,9 @@ fn ask(service: &str, prefix: &str) -> Answer<&'static str> {
     // SAFETY: plain globals of this process.
     if unsafe { pg_sys::XactReadOnly || pg_sys::RecoveryInProgress() } {
         return Ok(if waiting.is_some() { "queued" } else { "miss" });
+    }
+    if waiting.is_none() && backlog::room()? == 0 {
+        return Ok("miss");
     }
     queue::request(service, vec![prefix.to_string()], 0, false)?;
     wake::worker_at_commit();

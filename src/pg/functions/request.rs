@@ -2,10 +2,11 @@
 
 use super::{eligible, key_to_write};
 use crate::core::service::Service;
+use crate::pg::encoding::{RawText, Utf8};
 use crate::pg::error::Answer;
 use crate::pg::probe;
-use crate::pg::store::{queue, registry};
-use crate::pg::{convert, gucs, wake};
+use crate::pg::store::{breakers, queue, registry};
+use crate::pg::{backlog, convert, gucs, wake};
 use pgrx::datum::Array;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
@@ -13,12 +14,12 @@ use pgrx::prelude::*;
 /// Asks for a key to be fetched: queued, already_queued, fresh, ineligible, disabled or no_credential.
 ///
 /// # Errors
-/// 42704 unknown service, 22023 for a key that cannot be one.
+/// 42704 unknown service, 22023 for a key that cannot be one, 53400 when the queue is full.
 #[pg_extern(volatile, security_definer)]
 #[search_path(pg_catalog, pg_temp)]
-fn enrich_request(service: &str, key: &str, priority: default!(i32, 0)) -> Answer<String> {
+fn enrich_request(service: &str, key: Utf8, priority: default!(i32, 0)) -> Answer<String> {
     let service = registry::service(service)?;
-    let key = key_to_write(&service, key)?;
+    let key = key_to_write(&service, &key)?;
     let refused = match refusal(&service)? {
         Some(why) => Some(why),
         None if !eligible(&key) => Some("ineligible"),
@@ -34,6 +35,7 @@ fn enrich_request(service: &str, key: &str, priority: default!(i32, 0)) -> Answe
     }
     warn_without_worker();
     let added = queue::request(&service.name, vec![key.text], priority, true)?;
+    backlog::check(&service.name, added)?;
     wake::worker_at_commit();
     Ok(if added > 0 { "queued" } else { "already_queued" }.to_string())
 }
@@ -45,11 +47,11 @@ fn enrich_request(service: &str, key: &str, priority: default!(i32, 0)) -> Answe
 /// As `enrich_request`; nothing is queued then.
 #[pg_extern(volatile, security_definer)]
 #[search_path(pg_catalog, pg_temp)]
-fn enrich_request_many(service: &str, keys: Array<&str>, priority: default!(i32, 0)) -> Answer<i64> {
+fn enrich_request_many(service: &str, keys: Array<RawText>, priority: default!(i32, 0)) -> Answer<i64> {
     let service = registry::service(service)?;
     let mut wanted = Vec::with_capacity(keys.len());
     for key in keys.iter().flatten() {
-        let key = key_to_write(&service, key)?;
+        let key = key_to_write(&service, &key.to_utf8())?;
         if eligible(&key) {
             wanted.push(key.text);
         }
@@ -61,8 +63,40 @@ fn enrich_request_many(service: &str, keys: Array<&str>, priority: default!(i32,
     wanted.sort_unstable();
     wanted.dedup();
     let added = queue::request(&service.name, wanted, priority, true)?;
+    backlog::check(&service.name, added)?;
     wake::worker_at_commit();
     Ok(added)
+}
+
+/// Has requests that rest after their last attempt asked again, from the first attempt on: of one key, or all of the
+/// service. A breaker that is open lets the next call try at once. Returns how many requests go on.
+///
+/// # Errors
+/// 42704 unknown service, 22023 for a key that cannot be one.
+#[pg_extern(volatile, security_definer)]
+#[search_path(pg_catalog, pg_temp)]
+fn enrich_retry(service: Option<&str>, key: default!(Option<&str>, "NULL")) -> Answer<i64> {
+    let service = registry::service(super::given(service, "service")?)?;
+    let key = key.map(|key| key_to_write(&service, key)).transpose()?;
+    let revived = queue::retry_dead(&service.name, key.as_ref().map(|key| key.text.as_str()))?;
+    breakers::try_now(&service.name)?;
+    wake::worker_at_commit();
+    Ok(i64::try_from(revived).unwrap_or(i64::MAX))
+}
+
+/// How many requests this database's queue holds, how many it may hold (NULL: no bound), and whether the number is
+/// known or the planner's estimate.
+///
+/// # Errors
+/// What the estimate raises.
+#[allow(clippy::type_complexity)] // the columns
+#[pg_extern(volatile, security_definer)]
+#[search_path(pg_catalog, pg_temp)]
+fn enrich_queue_length() -> Result<
+    TableIterator<'static, (name!(requests, i64), name!(max_queue, Option<i64>), name!(estimated, bool))>,
+    ErrorReport,
+> {
+    Ok(TableIterator::once((backlog::length()?, gucs::max_queue(), backlog::known().is_none())))
 }
 
 /// Why a service takes no requests at all.

@@ -3,6 +3,7 @@
 use super::{cache, given, key_to_write};
 use crate::core::error::Error;
 use crate::pg::convert::transaction_start;
+use crate::pg::encoding::{RawText, Utf8};
 use crate::pg::error::Answer;
 use crate::pg::store::cache::{Incoming, Payload};
 use crate::pg::store::registry;
@@ -17,22 +18,21 @@ use pgrx::prelude::*;
 #[search_path(pg_catalog, pg_temp)]
 fn enrich_store_text(
     service: Option<&str>,
-    key: Option<&str>,
-    payload: Option<&str>,
+    key: Option<Utf8>,
+    payload: Option<RawText>,
     ttl: default!(Option<Interval>, "NULL"),
 ) -> Answer<i64> {
     let service = registry::service(given(service, "service")?)?;
-    let key = key_to_write(&service, given(key, "key")?)?.text;
+    let key = key_to_write(&service, &given(key, "key")?)?.text;
     let payload = given(payload, "payload")?;
-    let size = payload.len() as u64;
+    let size = payload.with_bytes(|bytes| bytes.len()) as u64;
     if size > service.max_bytes {
         return Err(Error::PayloadTooLarge { size, limit: service.max_bytes }.into());
     }
     let now = transaction_start();
     let expires_at = cache::expiry(&service, &key, "success", ttl.as_ref(), now)?;
-    let json = serde_json::Value::from(payload).to_string();
     let entry = Incoming { key, status: "success", fetched_at: now, expires_at, ..Default::default() };
-    cache::store_one(&service, entry, Payload::Text(Some(json)))
+    cache::store_one(&service, entry, Payload::Jsonb(Some(payload.to_jsonb())))
 }
 
 /// Bytes of a value as it would stand uncompressed.

@@ -56,44 +56,40 @@ pub fn fresh(
     taker: &mut impl Taker,
     grace: Option<Interval>,
 ) -> Result<Option<pg_sys::Datum>, Error> {
-    if gucs::reads_files() {
-        return with_files(service, key, taker, grace);
-    }
-    in_table(service, key, taker, grace)
-}
-
-/// As [`fresh`], with the files of the disk cache for what the table has no fresh answer to.
-fn with_files(
-    service: &Service,
-    key: &str,
-    taker: &mut impl Taker,
-    grace: Option<Interval>,
-) -> Result<Option<pg_sys::Datum>, Error> {
     let (mut answer, mut missed) = (None, false);
-    let found = super::find(&service.name, key, |row| {
-        match row.filter(|row| row.datum(Column::ExpiresAt).is_some_and(|at| is_fresh(at, None))) {
-            Some(row) => answer = taken(Some(row), taker, None),
-            None => missed = true,
-        }
+    let found = super::find(&service.name, key, |row| match fresh_row(row, None) {
+        Some(row) => answer = taken(row, taker),
+        None => missed = true,
     })?;
     if found.is_some() && !missed {
         return Ok(answer);
     }
-    let known = super::entry::entry(&service.name, key)?;
-    match disk::instead(service, key, known.as_ref(), grace)? {
-        Some(lying) => Ok(taker.file(disk::payload(&lying))),
-        None => in_table(service, key, taker, grace),
+    if gucs::reads_files() {
+        let known = super::entry::entry(&service.name, key)?;
+        if let Some(lying) = disk::instead(service, key, known.as_ref(), grace)? {
+            return Ok(taker.file(disk::payload(&lying)));
+        }
     }
+    if found.is_some() && grace.is_none() {
+        return Ok(taker.take(None, None, false));
+    }
+    expired_too(service, key, taker, grace)
 }
 
-fn in_table(
+/// The same without files: an answer that expired by no more than `grace`, or the one that SQL gives.
+fn expired_too(
     service: &Service,
     key: &str,
     taker: &mut impl Taker,
     grace: Option<Interval>,
 ) -> Result<Option<pg_sys::Datum>, Error> {
     let mut answer = None;
-    let found = super::find(&service.name, key, |row| answer = taken(row, taker, grace))?;
+    let found = super::find(&service.name, key, |row| {
+        answer = match fresh_row(row, grace) {
+            Some(row) => taken(row, taker),
+            None => taker.take(None, None, false),
+        }
+    })?;
     if found.is_none() {
         let payload = cache::fresh_payload_by_sql(&service.name, key, grace.unwrap_or(Interval::from_micros(0)))?;
         taker.pass(payload.is_some());
@@ -102,9 +98,11 @@ fn in_table(
     Ok(answer)
 }
 
-fn taken(row: Option<&Found>, taker: &mut impl Taker, grace: Option<Interval>) -> Option<pg_sys::Datum> {
-    let fresh = row.filter(|row| row.datum(Column::ExpiresAt).is_some_and(|at| is_fresh(at, grace)));
-    let Some(row) = fresh else { return taker.take(None, None, false) };
+fn fresh_row<'a>(row: Option<&'a Found<'a>>, grace: Option<Interval>) -> Option<&'a Found<'a>> {
+    row.filter(|row| row.datum(Column::ExpiresAt).is_some_and(|at| is_fresh(at, grace)))
+}
+
+fn taken(row: &Found, taker: &mut impl Taker) -> Option<pg_sys::Datum> {
     let hit = is_hit(row);
     // of a packed range the payload is only the summary
     let payload = row.datum(Column::Ranges).map(ranges::expand).or_else(|| row.datum(Column::Payload));

@@ -1,16 +1,20 @@
 //! The direct look-up: one row of the cache through PostgreSQL's index and table access methods, without planner and
 //! executor, under the caller's snapshot. Where SQL would see something else than a plain table, SQL is asked.
 
+mod ahead;
 pub mod answer;
 pub mod entry;
 pub mod many;
 mod memo;
+mod once;
 mod preload;
+mod run;
 mod scan;
 pub mod site;
 pub mod target;
 
 use crate::core::error::Error;
+use crate::pg::encoding;
 use crate::pg::lone;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
@@ -33,9 +37,13 @@ unsafe extern "C-unwind" fn transaction_event(event: pg_sys::XactEvent::Type, _a
         XACT_EVENT_PRE_COMMIT | XACT_EVENT_PARALLEL_PRE_COMMIT | XACT_EVENT_PRE_PREPARE => scan::end(false),
         XACT_EVENT_ABORT | XACT_EVENT_PARALLEL_ABORT => {
             scan::end(true);
+            once::end();
             site::end(true);
         }
-        _ => site::end(true),
+        _ => {
+            once::end();
+            site::end(true);
+        }
     }
 }
 
@@ -62,6 +70,10 @@ pub fn let_go() {
 /// # Errors
 /// `NotInstalled`; PostgreSQL's own errors are raised.
 fn find<T>(service: &str, key: &str, read: impl FnOnce(Option<&Found>) -> T) -> Result<Option<T>, Error> {
+    // in the table it stands in another encoding
+    if !key.is_ascii() && !encoding::is_utf8() {
+        return Ok(None);
+    }
     let mut read = Some(read);
     let _snapshot = Snapshot::active();
     loop {
@@ -72,7 +84,12 @@ fn find<T>(service: &str, key: &str, read: impl FnOnce(Option<&Found>) -> T) -> 
             continue;
         }
         let mut value = None;
-        let found = scan::find(&target, changes, service, key, |row| value = read.take().map(|read| read(row)));
+        let taken = |row: Option<&Found>| value = read.take().map(|read| read(row));
+        let found = if scan::is_open() || once::is_made() {
+            scan::find(&target, changes, service, key, taken)
+        } else {
+            once::find(&target, changes, service, key, taken)
+        };
         if found.is_some() {
             return Ok(value);
         }

@@ -30,25 +30,25 @@ unsafe extern "C-unwind" {
 }
 
 /// Service and key.
-const KEYS: usize = 2;
+pub(super) const KEYS: usize = 2;
 
-struct Scan {
-    owner: pg_sys::ResourceOwner,
+pub(super) struct Scan {
+    pub(super) owner: pg_sys::ResourceOwner,
     /// Where everything runs that the access methods do: what they keep for the scan they allocate when they first need it.
-    memory: pg_sys::MemoryContext,
-    heap: pg_sys::Relation,
+    pub(super) memory: pg_sys::MemoryContext,
+    pub(super) heap: pg_sys::Relation,
     index: pg_sys::Relation,
-    scan: pg_sys::IndexScanDesc,
-    slot: *mut pg_sys::TupleTableSlot,
-    target: Target,
+    pub(super) scan: pg_sys::IndexScanDesc,
+    pub(super) slot: *mut pg_sys::TupleTableSlot,
+    pub(super) target: Target,
     /// What `target::changes` was when it was opened.
     changes: u64,
     /// Service and key as values of type text, kept so that their memory is used again.
-    texts: [Vec<u32>; KEYS],
+    pub(super) texts: [Vec<u32>; KEYS],
 }
 
 static OPEN: Lone<*mut Scan> = Lone::new(core::ptr::null_mut());
-static BUSY: Lone<bool> = Lone::new(false);
+pub(super) static BUSY: Lone<bool> = Lone::new(false);
 /// What has to be given back, also when the opening failed half-way.
 static HELD: Lone<Option<(pg_sys::ResourceOwner, pg_sys::MemoryContext)>> = Lone::new(None);
 
@@ -154,7 +154,7 @@ pub fn find<T>(
 }
 
 /// A value of type text in `words`: header and bytes, aligned as PostgreSQL wants it.
-fn put_text(words: &mut Vec<u32>, value: &str) -> pg_sys::Datum {
+pub fn put_text(words: &mut Vec<u32>, value: &str) -> pg_sys::Datum {
     let size = value.len() + pg_sys::VARHDRSZ;
     words.resize(size.div_ceil(4), 0);
     // SAFETY: the words hold at least `size` bytes.
@@ -166,7 +166,7 @@ fn put_text(words: &mut Vec<u32>, value: &str) -> pg_sys::Datum {
     pg_sys::Datum::from(words.as_ptr())
 }
 
-unsafe fn next(scan: &Scan) -> bool {
+pub(super) unsafe fn next(scan: &Scan) -> bool {
     // SAFETY: called by `find` on its open scan, behind a guard.
     unsafe {
         // `probe::find` sees to it that there is one
@@ -180,7 +180,7 @@ unsafe fn next(scan: &Scan) -> bool {
 }
 
 /// Unpins what the look-up had pinned, and makes the scan ready for the next one.
-unsafe fn rest(scan: &Scan) {
+pub(super) unsafe fn rest(scan: &Scan) {
     // SAFETY: as above.
     unsafe {
         if let Some(clear) = (*(*scan.slot).tts_ops).clear {
@@ -191,7 +191,7 @@ unsafe fn rest(scan: &Scan) {
 }
 
 /// The transaction's scan, opened when it is not, and opened anew when it looks at something else by now.
-fn opened(target: &Target, changes: u64) -> Option<*mut Scan> {
+pub(super) fn opened(target: &Target, changes: u64) -> Option<*mut Scan> {
     if BUSY.get() {
         drop_all();
     }
@@ -257,6 +257,11 @@ unsafe fn begin(heap: pg_sys::Relation, index: pg_sys::Relation) -> pg_sys::Inde
 unsafe fn begin(heap: pg_sys::Relation, index: pg_sys::Relation) -> pg_sys::IndexScanDesc {
     // SAFETY: as above; nobody counts the searches.
     unsafe { pg_sys::index_beginscan(heap, index, pg_sys::GetActiveSnapshot(), core::ptr::null_mut(), KEYS as i32, 0) }
+}
+
+/// Whether a look-up finds everything open.
+pub fn is_open() -> bool {
+    !OPEN.get().is_null() && !BUSY.get()
 }
 
 /// Closes the scan, if one is open.

@@ -13,7 +13,7 @@ use crate::core::service::Service;
 use crate::pg::convert::Host;
 use crate::pg::lone::{self, Lone};
 use crate::pg::store::registry;
-use crate::pg::{gucs, tally};
+use crate::pg::{encoding, gucs, tally};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 use std::borrow::Cow;
@@ -204,7 +204,7 @@ pub fn get(fcinfo: pg_sys::FunctionCallInfo, service: &str, key: Given) -> Resul
         if !site.memo.is_complete(site.last as u32) {
             if !known.habit.is_new() {
                 limit = 0;
-            } else if known.habit.wants_all()? {
+            } else if encoding::is_utf8() && known.habit.wants_all()? {
                 bring_all_in(&mut site.memo, site.last as u32, &known.service, limit)?;
             }
         }

@@ -1,10 +1,14 @@
 //! Statements on `enrichment_cache`: look-ups, batched stores that keep history, invalidation, cleanup.
 
+use crate::core::condition::Validators;
 use crate::core::error::Error;
+use crate::core::json_text::Safe;
 use crate::core::Micros;
+use crate::pg::bind::Bind;
 use crate::pg::convert::{to_micros, to_timestamp, RawJsonb};
 use crate::pg::ranges::Kept;
 use crate::pg::spi::{self, Arg, Mode, Row, Statement};
+use crate::pg::{earlier, encoding};
 use pgrx::datum::{Interval, TimestampWithTimeZone};
 use pgrx::pg_sys::BuiltinOid::*;
 use pgrx::pg_sys::Datum;
@@ -105,6 +109,10 @@ pub struct Incoming {
     pub error: Option<String>,
     /// A packed hash range; the payload is its summary then.
     pub ranges: Option<Vec<u8>>,
+    /// Something in the payload is not as it was sent.
+    pub altered: bool,
+    /// By what the provider knows the version of the answer.
+    pub validators: Option<Validators>,
 }
 
 // An older observation never replaces a newer one, a failure never replaces an answer; what an answer replaces is kept
@@ -112,16 +120,41 @@ pub struct Incoming {
 // wait for each other in a circle. The arrays are taken apart in the list of columns, not in FROM, where all of them
 // would be written down once more before the first row is stored.
 macro_rules! store_sql {
-    ($payloads:literal, $returning:literal) => {
+    ($payloads:literal, $answer:expr, $returning:literal) => {
         concat!(
             "INSERT INTO @extschema@.enrichment_cache AS c (service, cache_key, payload, response_status, fetched_at,
-            expires_at, api_response_code, api_latency_ms, error_message, ranges)
+            expires_at, api_response_code, api_latency_ms, error_message, ranges, altered, etag, last_modified)
           SELECT $1, unnest($2::text[]), unnest(",
             $payloads,
             "), unnest($4::text[]), unnest($5::timestamptz[]), unnest($6::timestamptz[]), unnest($7::int4[]),
-            unnest($8::int4[]), unnest($9::text[]), unnest($10::bytea[])
-          ON CONFLICT (service, cache_key) DO UPDATE SET
-            payload = CASE WHEN c.response_status IN ('success', 'not_found') AND EXCLUDED.response_status NOT IN ('success', 'not_found')
+            unnest($8::int4[]), unnest($9::text[]), unnest($10::bytea[]), unnest($11::bool[]),
+            unnest($12::text[]), unnest($13::text[])
+          ON CONFLICT (service, cache_key) DO UPDATE SET ",
+            $answer,
+            ",
+            api_response_code = EXCLUDED.api_response_code,
+            api_latency_ms = EXCLUDED.api_latency_ms,
+            error_message = EXCLUDED.error_message,
+            version = c.version + 1
+          WHERE EXCLUDED.fetched_at >= c.fetched_at ",
+            $returning
+        )
+    };
+}
+
+/// What becomes of the answer that stands, when an answer comes.
+macro_rules! an_answer {
+    () => {
+        "payload = EXCLUDED.payload, ranges = EXCLUDED.ranges, response_status = EXCLUDED.response_status,
+            fetched_at = EXCLUDED.fetched_at, expires_at = EXCLUDED.expires_at, altered = EXCLUDED.altered,
+            etag = EXCLUDED.etag, last_modified = EXCLUDED.last_modified"
+    };
+}
+
+/// The same, when it may be a failure that comes: an answer stays then.
+macro_rules! an_answer_or_a_failure {
+    () => {
+        "payload = CASE WHEN c.response_status IN ('success', 'not_found') AND EXCLUDED.response_status NOT IN ('success', 'not_found')
                 THEN c.payload ELSE EXCLUDED.payload END,
             ranges = CASE WHEN c.response_status IN ('success', 'not_found') AND EXCLUDED.response_status NOT IN ('success', 'not_found')
                 THEN c.ranges ELSE EXCLUDED.ranges END,
@@ -131,13 +164,12 @@ macro_rules! store_sql {
                 THEN c.fetched_at ELSE EXCLUDED.fetched_at END,
             expires_at = CASE WHEN c.response_status IN ('success', 'not_found') AND EXCLUDED.response_status NOT IN ('success', 'not_found')
                 THEN c.expires_at ELSE EXCLUDED.expires_at END,
-            api_response_code = EXCLUDED.api_response_code,
-            api_latency_ms = EXCLUDED.api_latency_ms,
-            error_message = EXCLUDED.error_message,
-            version = c.version + 1
-          WHERE EXCLUDED.fetched_at >= c.fetched_at ",
-            $returning
-        )
+            altered = CASE WHEN c.response_status IN ('success', 'not_found') AND EXCLUDED.response_status NOT IN ('success', 'not_found')
+                THEN c.altered ELSE EXCLUDED.altered END,
+            etag = CASE WHEN c.response_status IN ('success', 'not_found') AND EXCLUDED.response_status NOT IN ('success', 'not_found')
+                THEN c.etag ELSE EXCLUDED.etag END,
+            last_modified = CASE WHEN c.response_status IN ('success', 'not_found') AND EXCLUDED.response_status NOT IN ('success', 'not_found')
+                THEN c.last_modified ELSE EXCLUDED.last_modified END"
     };
 }
 
@@ -152,6 +184,9 @@ const STORE_ARGS: &[pgrx::pg_sys::BuiltinOid] = &[
     INT4ARRAYOID,
     TEXTARRAYOID,
     BYTEAARRAYOID,
+    BOOLARRAYOID,
+    TEXTARRAYOID,
+    TEXTARRAYOID,
 ];
 const STORE_TEXT_ARGS: &[pgrx::pg_sys::BuiltinOid] = &[
     TEXTOID,
@@ -164,15 +199,25 @@ const STORE_TEXT_ARGS: &[pgrx::pg_sys::BuiltinOid] = &[
     INT4ARRAYOID,
     TEXTARRAYOID,
     BYTEAARRAYOID,
+    BOOLARRAYOID,
+    TEXTARRAYOID,
+    TEXTARRAYOID,
 ];
 
-static STORE: Statement = Statement { sql: store_sql!("$3::jsonb[]", ""), args: STORE_ARGS };
-static STORE_TEXT: Statement = Statement { sql: store_sql!("$3::text[]::jsonb[]", ""), args: STORE_TEXT_ARGS };
-static STORE_ONE: Statement = Statement { sql: store_sql!("$3::jsonb[]", "RETURNING c.version"), args: STORE_ARGS };
-static STORE_ONE_TEXT: Statement =
-    Statement { sql: store_sql!("$3::text[]::jsonb[]", "RETURNING c.version"), args: STORE_TEXT_ARGS };
+static STORE: Statement = Statement { sql: store_sql!("$3::jsonb[]", an_answer_or_a_failure!(), ""), args: STORE_ARGS };
+static STORE_TEXT: Statement =
+    Statement { sql: store_sql!("$3::text[]::jsonb[]", an_answer_or_a_failure!(), ""), args: STORE_TEXT_ARGS };
+static STORE_ANSWERS: Statement = Statement { sql: store_sql!("$3::jsonb[]", an_answer!(), ""), args: STORE_ARGS };
+static STORE_ANSWERS_TEXT: Statement =
+    Statement { sql: store_sql!("$3::text[]::jsonb[]", an_answer!(), ""), args: STORE_TEXT_ARGS };
+static STORE_ONE: Statement =
+    Statement { sql: store_sql!("$3::jsonb[]", an_answer_or_a_failure!(), "RETURNING c.version"), args: STORE_ARGS };
+static STORE_ONE_TEXT: Statement = Statement {
+    sql: store_sql!("$3::text[]::jsonb[]", an_answer_or_a_failure!(), "RETURNING c.version"),
+    args: STORE_TEXT_ARGS,
+};
 
-/// A payload: a `jsonb` value as it came, or JSON text that was made safe.
+/// A payload: a `jsonb` value as it came, or JSON text that was made safe, for UTF-8 that is.
 pub enum Payload {
     Jsonb(Option<Datum>),
     Text(Option<String>),
@@ -181,8 +226,15 @@ pub enum Payload {
 /// Stores a batch of one service; keys must not repeat, payloads are all of one kind. Returns how many were written.
 pub fn store(service: &str, mut batch: Vec<(Incoming, Payload)>) -> Result<u64, Error> {
     batch.sort_unstable_by(|(one, _), (other, _)| one.key.cmp(&other.key));
+    let answers = batch.iter().all(|(entry, _)| matches!(entry.status, "success" | "not_found"));
     let (args, text) = store_args(service, batch);
-    spi::run(if text { &STORE_TEXT } else { &STORE }, &args, Mode::Write, |_| {})
+    let statement = match (answers, text) {
+        (true, false) => &STORE_ANSWERS,
+        (true, true) => &STORE_ANSWERS_TEXT,
+        (false, false) => &STORE,
+        (false, true) => &STORE_TEXT,
+    };
+    earlier::gathering(|| spi::run(statement, &args, Mode::Write, |_| {}))
 }
 
 /// Stores one entry; returns the row's new version, or nothing when an older observation left it as it was.
@@ -194,8 +246,16 @@ pub fn store_one(service: &str, entry: Incoming, payload: Payload) -> Result<Opt
 }
 
 /// The parameters of the statement, and whether the payloads are texts.
-fn store_args(service: &str, batch: Vec<(Incoming, Payload)>) -> ([Arg; 10], bool) {
-    let (entries, payloads): (Vec<Incoming>, Vec<Payload>) = batch.into_iter().unzip();
+fn store_args(service: &str, batch: Vec<(Incoming, Payload)>) -> ([Arg; 13], bool) {
+    let fitted = batch.into_iter().map(|(mut entry, payload)| match payload {
+        Payload::Text(Some(text)) => {
+            let Safe { text, altered } = encoding::fit(Safe { text, altered: entry.altered });
+            entry.altered = altered;
+            (entry, Payload::Text(Some(text)))
+        }
+        payload => (entry, payload),
+    });
+    let (entries, payloads): (Vec<Incoming>, Vec<Payload>) = fitted.unzip();
     let stamps = |pick: fn(&Incoming) -> Micros| -> Vec<TimestampWithTimeZone> {
         entries.iter().map(|entry| to_timestamp(pick(entry))).collect()
     };
@@ -224,12 +284,18 @@ fn store_args(service: &str, batch: Vec<(Incoming, Payload)>) -> ([Arg; 10], boo
         unless_empty(entries.iter().map(|entry| entry.latency_ms)),
         unless_empty(entries.iter().map(|entry| entry.error.as_deref())),
         unless_empty(entries.iter().map(|entry| entry.ranges.as_deref())),
+        Arg::of(entries.iter().map(|entry| entry.altered).collect::<Vec<_>>()),
+        unless_empty(entries.iter().map(|entry| entry.validators.as_ref()?.etag.as_deref())),
+        unless_empty(entries.iter().map(|entry| entry.validators.as_ref()?.last_modified.as_deref())),
     ];
     (args, text)
 }
 
 /// An array, or none at all, which gives as many NULLs.
-fn unless_empty<T: pgrx::datum::IntoDatum>(values: impl Iterator<Item = Option<T>>) -> Arg {
+fn unless_empty<T>(values: impl Iterator<Item = Option<T>>) -> Arg
+where
+    Vec<Option<T>>: Bind,
+{
     let values: Vec<Option<T>> = values.collect();
     if values.iter().any(Option::is_some) {
         Arg::of(values)

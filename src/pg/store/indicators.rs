@@ -2,6 +2,7 @@
 //! wait for it, and whether its rows are to be written again.
 
 use crate::core::error::Error;
+use crate::pg::backlog;
 use crate::pg::spi::{self, Arg, Mode, Statement};
 use pgrx::pg_sys::BuiltinOid::*;
 
@@ -85,13 +86,17 @@ static ASK_MISSING: Statement = Statement {
               AND c.response_status IN ('success', 'not_found'))
           AND NOT EXISTS (SELECT FROM @extschema@.enrichment_queue q
             WHERE q.service = s.name AND q.cache_key = i.cache_key)
+        LIMIT $3
         ON CONFLICT (service, cache_key) DO NOTHING",
-    args: &[TEXTOID, TEXTARRAYOID],
+    args: &[TEXTOID, TEXTARRAYOID, INT8OID],
 };
 
-/// Requests every key of a source that has no fresh answer and no request yet; returns how many.
-pub fn ask_missing(source: &str, services: &[String]) -> Result<u64, Error> {
-    spi::run(&ASK_MISSING, &[Arg::of(source), Arg::of(services.to_vec())], Mode::Write, |_| {})
+/// Requests the keys of a source that have no fresh answer and no request yet, at most so many; returns how many.
+pub fn ask_missing(source: &str, services: &[String], most: i64) -> Result<u64, Error> {
+    let args = [Arg::of(source), Arg::of(services.to_vec()), Arg::of(most)];
+    let asked = spi::run(&ASK_MISSING, &args, Mode::Write, |_| {})?;
+    backlog::note(asked as i64);
+    Ok(asked)
 }
 
 static DIRTY: Statement = Statement {

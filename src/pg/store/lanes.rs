@@ -94,24 +94,6 @@ pub fn set_pause(service: &str, pause: &Pause) -> Result<(), Error> {
     Ok(())
 }
 
-static PAUSE_OF: Statement = Statement {
-    sql: "SELECT paused_until, cause, reason, failures FROM @extschema@.enrichment_lane WHERE service = $1",
-    args: &[TEXTOID],
-};
-
-pub fn pause_of(service: &str) -> Result<Pause, Error> {
-    let mut pause = Pause::default();
-    spi::run(&PAUSE_OF, &[Arg::of(service)], Mode::Read, |row| {
-        pause = Pause {
-            until: row.get(1).map(to_micros),
-            cause: row.text(2),
-            reason: row.text(3),
-            failures: row.get(4).unwrap_or(0),
-        };
-    })?;
-    Ok(pause)
-}
-
 /// Calls of one service since they were last written down.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Calls {
@@ -166,11 +148,16 @@ pub fn count_entries() -> Result<u64, Error> {
 }
 
 static FORGET_WANT_OF_SECRET: Statement = Statement {
-    sql: "DELETE FROM @extschema@.enrichment_lane WHERE service = $1 AND cause IN ('unauthorized', 'no_credential')",
+    sql: "UPDATE @extschema@.enrichment_lane SET
+            paused_until = CASE cause WHEN 'unauthorized' THEN pg_catalog.now() END,
+            cause = CASE cause WHEN 'unauthorized' THEN cause END,
+            reason = CASE cause WHEN 'unauthorized' THEN reason END, changed_at = pg_catalog.now()
+        WHERE service = $1 AND cause IN ('unauthorized', 'no_credential')",
     args: &[TEXTOID],
 };
 
-/// Ends a pause that lasts until a secret is given.
+/// Ends a pause that lasts until a secret is given. Of one that was refused it stays known, so that one call finds out
+/// whether the other is accepted.
 pub fn forget_want_of_secret(service: &str) -> Result<(), Error> {
     spi::run(&FORGET_WANT_OF_SECRET, &[Arg::of(service)], Mode::Write, |_| {})?;
     Ok(())

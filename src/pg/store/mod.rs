@@ -7,13 +7,18 @@ use pgrx::prelude::*;
 use std::cell::RefCell;
 use std::rc::Rc;
 
+pub mod attempts;
+pub mod breakers;
 pub mod cache;
 pub mod files;
+pub mod history;
 pub mod indicators;
 pub mod lanes;
 pub mod lookups;
 pub mod queue;
+pub mod read_again;
 pub mod registry;
+pub mod renewal;
 pub mod sources;
 pub mod user_tables;
 

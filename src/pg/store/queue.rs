@@ -1,7 +1,9 @@
 //! Statements on `enrichment_queue`: the durable, single-flight list of what is to be asked.
 
+use crate::core::condition::Validators;
 use crate::core::error::Error;
 use crate::core::Micros;
+use crate::pg::backlog;
 use crate::pg::convert::{to_micros, to_timestamp};
 use crate::pg::spi::{self, Arg, Mode, Statement};
 use pgrx::pg_sys::BuiltinOid::*;
@@ -31,6 +33,7 @@ pub fn request(service: &str, keys: Vec<String>, priority: i32, revive: bool) ->
     spi::run(&REQUEST, &[Arg::of(service), Arg::of(keys), Arg::of(priority), Arg::of(revive)], Mode::Write, |row| {
         added += i64::from(row.get::<bool>(1).unwrap_or(false));
     })?;
+    backlog::note(added);
     Ok(added)
 }
 
@@ -69,13 +72,15 @@ pub struct Claim {
     pub id: i64,
     pub key: String,
     pub attempts: i32,
+    /// By what the provider knows the answer that is kept, if it is to be asked whether it has changed.
+    pub kept: Option<Validators>,
 }
 
 static CLAIM: Statement = Statement {
     sql: "WITH due AS MATERIALIZED (
             SELECT q.id FROM @extschema@.enrichment_queue q
             WHERE q.service = $1 AND q.state = 'waiting' AND q.next_attempt_at <= $3
-            ORDER BY q.priority DESC, q.next_attempt_at, q.id LIMIT $2 FOR UPDATE SKIP LOCKED)
+            ORDER BY q.rank DESC, q.next_attempt_at, q.id LIMIT $2 FOR UPDATE SKIP LOCKED)
         UPDATE @extschema@.enrichment_queue q
         SET state = 'in_flight', leased_at = $3, leased_by = pg_catalog.pg_backend_pid()
         FROM due WHERE q.id = due.id
@@ -83,12 +88,12 @@ static CLAIM: Statement = Statement {
     args: &[TEXTOID, INT8OID, TIMESTAMPTZOID],
 };
 
-/// Claims at most `n` due requests of a service, the most valuable first.
+/// Claims at most `n` due requests of a service, those of the highest rank first: priority and waiting together.
 pub fn claim(service: &str, n: i64, now: Micros) -> Result<Vec<Claim>, Error> {
     let mut claims = Vec::new();
     spi::run(&CLAIM, &[Arg::of(service), Arg::of(n), Arg::of(to_timestamp(now))], Mode::Write, |row| {
         if let (Some(id), Some(key), Some(attempts)) = (row.get(1), row.text(2), row.get(3)) {
-            claims.push(Claim { id, key, attempts });
+            claims.push(Claim { id, key, attempts, kept: None });
         }
     })?;
     Ok(claims)
@@ -119,7 +124,8 @@ static ANSWERED: Statement =
 /// Takes answered requests off the list.
 pub fn answered(ids: Vec<i64>) -> Result<(), Error> {
     if !ids.is_empty() {
-        spi::run(&ANSWERED, &[Arg::of(ids)], Mode::Write, |_| {})?;
+        let gone = spi::run(&ANSWERED, &[Arg::of(ids)], Mode::Write, |_| {})?;
+        backlog::note(-(gone as i64));
     }
     Ok(())
 }
@@ -128,6 +134,8 @@ pub fn answered(ids: Vec<i64>) -> Result<(), Error> {
 pub struct PutBack {
     pub id: i64,
     pub attempts: i32,
+    /// Whether this attempt is the key's own failure: it goes behind those that were not tried yet.
+    pub failed: bool,
     pub dead: bool,
     pub next_attempt_at: Micros,
     pub outcome: &'static str,
@@ -137,9 +145,10 @@ pub struct PutBack {
 static PUT_BACK: Statement = Statement {
     sql: "UPDATE @extschema@.enrichment_queue SET
             state = CASE WHEN $3 THEN 'dead' ELSE 'waiting' END, attempts = $2, next_attempt_at = $4,
-            leased_at = NULL, leased_by = NULL, last_outcome = $5, last_error = $6
+            leased_at = NULL, leased_by = NULL, last_outcome = $5, last_error = $6,
+            last_attempt_at = pg_catalog.now(), priority = CASE WHEN $7 THEN least(priority, 0) ELSE priority END
         WHERE id = $1",
-    args: &[INT8OID, INT4OID, BOOLOID, TIMESTAMPTZOID, TEXTOID, TEXTOID],
+    args: &[INT8OID, INT4OID, BOOLOID, TIMESTAMPTZOID, TEXTOID, TEXTOID, BOOLOID],
 };
 
 pub fn put_back(request: &PutBack) -> Result<(), Error> {
@@ -150,6 +159,7 @@ pub fn put_back(request: &PutBack) -> Result<(), Error> {
         Arg::of(to_timestamp(request.next_attempt_at)),
         Arg::of(request.outcome),
         Arg::of(request.error.clone()),
+        Arg::of(request.failed),
     ];
     spi::run(&PUT_BACK, &args, Mode::Write, |_| {})?;
     Ok(())
@@ -165,6 +175,18 @@ static RETRY_REFUSED: Statement = Statement {
 pub fn retry_refused(service: &str) -> Result<(), Error> {
     spi::run(&RETRY_REFUSED, &[Arg::of(service)], Mode::Write, |_| {})?;
     Ok(())
+}
+
+static RETRY_DEAD: Statement = Statement {
+    sql: "UPDATE @extschema@.enrichment_queue SET state = 'waiting', attempts = 0, next_attempt_at = pg_catalog.now()
+        WHERE service = $1 AND state = 'dead' AND ($2 IS NULL OR cache_key = $2)",
+    args: &[TEXTOID, TEXTOID],
+};
+
+/// Has requests that rest after their last attempt tried again from the beginning, one or all of a service; returns
+/// how many.
+pub fn retry_dead(service: &str, key: Option<&str>) -> Result<u64, Error> {
+    spi::run(&RETRY_DEAD, &[Arg::of(service), Arg::of(key)], Mode::Write, |_| {})
 }
 
 static RELEASE: Statement = Statement {
@@ -203,4 +225,28 @@ pub fn pending(service: &str, key: &str) -> Result<bool, Error> {
     let mut count = 0i64;
     spi::run(&EXISTS, &[Arg::of(service), Arg::of(key)], Mode::Write, |row| count = row.get(1).unwrap_or(0))?;
     Ok(count > 0)
+}
+
+static LENGTH: Statement = Statement { sql: "SELECT pg_catalog.count(*) FROM @extschema@.enrichment_queue", args: &[] };
+
+/// How many requests there are: reads the whole queue.
+pub fn length() -> Result<i64, Error> {
+    let mut length = 0;
+    spi::run(&LENGTH, &[], Mode::Read, |row| length = row.get(1).unwrap_or(0))?;
+    Ok(length)
+}
+
+// as the planner does: the rows of a page when it was last analysed, or fifty, times the pages there are now
+static ESTIMATE: Statement = Statement {
+    sql: "SELECT (pg_catalog.pg_relation_size(c.oid) / pg_catalog.current_setting('block_size')::float8
+            * CASE WHEN c.relpages > 0 AND c.reltuples >= 0 THEN c.reltuples / c.relpages ELSE 50 END)::int8
+        FROM pg_catalog.pg_class c WHERE c.oid = '@extschema@.enrichment_queue'::pg_catalog.regclass",
+    args: &[],
+};
+
+/// How many requests there are, by the size of the table.
+pub fn estimated_length() -> Result<i64, Error> {
+    let mut length = 0;
+    spi::run(&ESTIMATE, &[], Mode::Read, |row| length = row.get(1).unwrap_or(0))?;
+    Ok(length)
 }

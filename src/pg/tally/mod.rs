@@ -135,11 +135,6 @@ impl Counter {
         self.count(false);
     }
 
-    /// Says of a miss that was counted that a file answered it.
-    pub fn file_answered(&mut self) {
-        self.files += 1;
-    }
-
     fn add(&mut self) {
         if let (Some(at), Some(area)) = (self.place, area()) {
             let place = area.places.get(at).unwrap_or(&area.rest);

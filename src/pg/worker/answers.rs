@@ -2,22 +2,21 @@
 //! the figures, and which rows of users' tables are to be written. A batch that fails is stored one by one, so that a
 //! poisonous answer quarantines one key. An answer that somebody's lock keeps out is held until it can be stored.
 
-use super::{fetches, lanes::Lanes, usage, xact};
+use super::standing::Standing;
+use super::{fetches, lanes::Lanes, said, usage, xact};
 use crate::core::backoff;
-use crate::core::classify::Outcome;
+use crate::core::classify::{Cause, Outcome};
 use crate::core::error::Error;
 use crate::core::hash::cache_key_hash;
-use crate::core::{ttl, Micros};
+use crate::core::{ttl, Micros, SECOND};
 use crate::io::Done;
 use crate::pg::store::cache::{self, Incoming, Payload};
-use crate::pg::store::lanes::{self as ledger, Calls, Pause};
-use crate::pg::store::{indicators, queue};
+use crate::pg::store::lanes::{self as ledger, Calls};
+use crate::pg::store::renewal::{self, Renewal};
+use crate::pg::store::{attempts, indicators, queue};
 use crate::pg::{convert, disk};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
-const SECOND: Micros = 1_000_000;
-/// How long a refused secret stops its service; setting another through SQL starts it at once.
-const UNAUTHORIZED_PAUSE: Micros = 3600 * SECOND;
 const MAX_BATCH: usize = 200;
 
 /// After so many answers that a lock kept out, the others of the batch are held untried: each try takes its time.
@@ -84,14 +83,18 @@ pub fn settle(done: Vec<Done>, lanes: &mut Lanes, held: &mut Held) -> bool {
 
 fn settle_batch(service: &str, batch: Vec<Settled>, held: &mut Held) {
     let mut stored = Vec::with_capacity(batch.len());
+    let mut again = HashSet::new();
     match xact::run_briefly(c"enrichment_cache: storing answers", || store(service, &batch)) {
-        Ok(()) => stored = batch,
+        Ok(outcome) => {
+            outcome.standing.tell(service);
+            again = outcome.again;
+            stored = batch;
+        }
         Err(error) => {
-            let n = batch.len();
-            pgrx::log!("enrichment_cache: a batch of {n} answers of {service} is stored one by one: {error}");
+            said::event(service, &format!("a batch of answers is stored one by one: {error}"));
             let mut locked_out = 0;
             for answer in batch {
-                if locked_out < LOCKED_OUT && one_by_one(service, &answer) {
+                if locked_out < LOCKED_OUT && one_by_one(service, &answer, &mut again) {
                     stored.push(answer);
                 } else {
                     locked_out += 1;
@@ -101,27 +104,36 @@ fn settle_batch(service: &str, batch: Vec<Settled>, held: &mut Held) {
             }
         }
     }
-    let over = stored.iter().filter(|answer| final_for_now(&answer.done.outcome));
+    stored.iter().filter(|answer| !answer.done.outcome.answers()).for_each(|answer| said::failed(&answer.done));
+    let over = stored.iter().filter(|answer| final_for_now(&answer.done.outcome) && !again.contains(&answer.done.id));
     fetches::complete(service, over.map(|answer| answer.done.key.text.as_str()));
 }
 
-/// Stores one answer, or that it could not be stored; false when neither is possible now.
-fn one_by_one(service: &str, answer: &Settled) -> bool {
+/// Stores one answer, or that it could not be stored; false when neither is possible now. `again` as of [`store`].
+fn one_by_one(service: &str, answer: &Settled, again: &mut HashSet<i64>) -> bool {
     let alone = |answer: &Settled| {
         xact::run_briefly(c"enrichment_cache: storing an answer", || store(service, std::slice::from_ref(answer)))
     };
-    let Err(error) = alone(answer) else { return true };
+    let error = match alone(answer) {
+        Ok(stored) => {
+            stored.standing.tell(service);
+            again.extend(stored.again);
+            return true;
+        }
+        Err(error) => error,
+    };
     if not_its_fault(&error) {
         return false;
     }
     let refused = Settled {
         done: Done {
             outcome: Outcome::Invalid { message: format!("the answer could not be stored: {error}") },
+            cause: Cause::NotStored,
             ..answer.done.clone()
         },
         attempts: answer.attempts,
     };
-    alone(&refused).is_ok()
+    alone(&refused).map(|stored| stored.standing.tell(service)).is_ok()
 }
 
 /// Whether the same answer can be stored later: locks, cancels, want of space and the like (SQLSTATE classes 40, 53,
@@ -150,29 +162,52 @@ fn final_for_now(outcome: &Outcome) -> bool {
     !matches!(outcome, Outcome::RateLimited { .. })
 }
 
-fn store(service: &str, batch: &[Settled]) -> Result<(), Error> {
+/// What storing a batch has brought about.
+struct Stored {
+    standing: Standing,
+    /// Requests that go out once more although they were answered: the provider said that nothing has changed of an answer
+    /// that is not there any more.
+    again: HashSet<i64>,
+}
+
+fn store(service: &str, batch: &[Settled]) -> Result<Stored, Error> {
+    let renewals: Vec<Renewal> = batch.iter().filter_map(|answer| renewed(&answer.done)).collect();
+    let renewed = renewal::renew(service, &renewals)?;
+    let mut again = HashSet::new();
     let mut incoming = Vec::with_capacity(batch.len());
     let (mut answered_ids, mut answered_keys) = (Vec::new(), Vec::new());
-    let mut calls = Calls::default();
+    let (mut calls, mut ended) = (Calls::default(), attempts::Attempts::new());
+    let registered = &batch[0].done.service;
+    let mut standing = Standing::read(registered, batch.iter().map(|answer| &answer.done))?;
     for Settled { done, attempts } in batch {
         calls.calls += i64::from(done.status_code.is_some() || done.latency_ms > 0);
         calls.latency_sum_ms += i64::from(done.latency_ms);
         calls.latency_max_ms = calls.latency_max_ms.max(i64::from(done.latency_ms));
+        *ended.entry((done.outcome.status(), done.cause.as_str())).or_default() += 1;
         let payload = match &done.outcome {
             Outcome::Success { payload, .. } => Some(payload.clone()),
             _ => None,
         };
-        incoming.push((entry(done), Payload::Text(payload)));
-        match &done.outcome {
-            Outcome::Success { .. } | Outcome::NotFound => {
-                calls.stores += 1;
+        let message = standing.message(&done.outcome);
+        let waits = standing.hear(done, fraction(done.id, done.finished_at));
+        if done.outcome == Outcome::Unchanged {
+            if renewed.contains(&done.key.text) {
                 answered_ids.push(done.id);
                 answered_keys.push(done.key.text.clone());
+            } else {
+                again.insert(done.id);
+                queue::put_back(&put_back(done, *attempts, Some(done.finished_at), None))?;
             }
-            _ => {
-                calls.failures += 1;
-                queue::put_back(&put_back(done, *attempts))?;
-            }
+            continue;
+        }
+        incoming.push((entry(done, message.clone()), Payload::Text(payload)));
+        if done.outcome.answers() {
+            calls.stores += 1;
+            answered_ids.push(done.id);
+            answered_keys.push(done.key.text.clone());
+        } else {
+            calls.failures += 1;
+            queue::put_back(&put_back(done, *attempts, waits, message))?;
         }
     }
     cache::store(service, incoming)?;
@@ -181,13 +216,27 @@ fn store(service: &str, batch: &[Settled]) -> Result<(), Error> {
         disk::note(service, answered_keys.clone())?;
         indicators::answered(service, answered_keys)?;
     }
-    pause(service, batch)?;
+    standing.write(service)?;
+    attempts::count(service, &ended)?;
     // the queue's row goes with the same commit: what a crash takes is asked for again
     xact::commit_lazily();
-    ledger::count(service, &calls)
+    ledger::count(service, &calls)?;
+    Ok(Stored { standing, again })
 }
 
-fn entry(done: &Done) -> Incoming {
+/// What a provider's word that nothing has changed makes of the kept answer.
+fn renewed(done: &Done) -> Option<Renewal> {
+    let hash = cache_key_hash(&done.service.name, &done.key.text);
+    (done.outcome == Outcome::Unchanged).then(|| Renewal {
+        key: done.key.text.clone(),
+        fetched_at: done.finished_at,
+        expires_at: ttl::expires_at(done.finished_at, done.service.ttl, &hash),
+        code: done.status_code.map(i32::from),
+        latency_ms: i32::try_from(done.latency_ms).ok(),
+    })
+}
+
+fn entry(done: &Done, error: Option<String>) -> Incoming {
     let hash = cache_key_hash(&done.service.name, &done.key.text);
     let life = match done.outcome {
         Outcome::Success { .. } => done.service.ttl,
@@ -195,9 +244,9 @@ fn entry(done: &Done) -> Incoming {
         // a failure is not an answer: nothing may take it for a fresh one
         _ => 0,
     };
-    let ranges = match &done.outcome {
-        Outcome::Success { ranges, .. } => ranges.clone(),
-        _ => None,
+    let (ranges, altered, validators) = match &done.outcome {
+        Outcome::Success { ranges, altered, validators, .. } => (ranges.clone(), *altered, validators.clone()),
+        _ => (None, false, None),
     };
     Incoming {
         key: done.key.text.clone(),
@@ -207,41 +256,32 @@ fn entry(done: &Done) -> Incoming {
         expires_at: ttl::expires_at(done.finished_at, life, &hash),
         code: done.status_code.map(i32::from),
         latency_ms: i32::try_from(done.latency_ms).ok(),
-        error: message(&done.outcome),
+        error,
+        altered,
+        validators,
     }
 }
 
-fn message(outcome: &Outcome) -> Option<String> {
-    match outcome {
-        Outcome::Success { .. } | Outcome::NotFound => None,
-        Outcome::RateLimited { used_up: true, .. } => Some("the provider's balance is used up".to_string()),
-        Outcome::RateLimited { .. } => Some("the provider asked to wait".to_string()),
-        Outcome::Unauthorized { message } | Outcome::Invalid { message } | Outcome::Error { message, .. } => {
-            Some(message.clone())
-        }
-    }
-}
-
-/// A limit and a refused secret are not the key's fault: they use up no attempt.
-fn put_back(done: &Done, attempts: i32) -> queue::PutBack {
+/// `waits`: it waits until then, and that is not the key's fault and uses up no attempt.
+fn put_back(done: &Done, attempts: i32, waits: Option<Micros>, error: Option<String>) -> queue::PutBack {
     let now = done.finished_at;
-    let (used, next_attempt_at, dead) = match &done.outcome {
-        Outcome::RateLimited { pause_micros, .. } => (attempts, now.saturating_add(*pause_micros), false),
-        Outcome::Unauthorized { .. } => (attempts, now + UNAUTHORIZED_PAUSE, false),
-        outcome => {
+    let (used, next_attempt_at, dead) = match waits {
+        Some(until) => (attempts, until, false),
+        None => {
             let used = attempts.saturating_add(1);
-            let retry = !matches!(outcome, Outcome::Error { retry: false, .. });
+            let retry = !matches!(done.outcome, Outcome::Error { retry: false, .. });
             let delay = backoff::delay(used as u32, backoff::BASE, backoff::CAP, fraction(done.id, now));
-            (used, now + delay, !retry || used as u32 >= backoff::MAX_ATTEMPTS)
+            (used, now.saturating_add(delay), !retry || used as u32 >= backoff::MAX_ATTEMPTS)
         }
     };
     queue::PutBack {
         id: done.id,
         attempts: used,
+        failed: waits.is_none(),
         dead,
         next_attempt_at,
         outcome: done.outcome.status(),
-        error: message(&done.outcome),
+        error,
     }
 }
 
@@ -249,40 +289,4 @@ fn put_back(done: &Done, attempts: i32) -> queue::PutBack {
 fn fraction(id: i64, now: Micros) -> f64 {
     let mixed = (id as u64 ^ now as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40;
     mixed as f64 / f64::from(1u32 << 24)
-}
-
-/// Stops the lane for as long as the provider asked, or lets it go on after an answer.
-fn pause(service: &str, batch: &[Settled]) -> Result<(), Error> {
-    let mut next = ledger::pause_of(service)?;
-    let before = next.clone();
-    for Settled { done, .. } in batch {
-        let (cause, length) = match &done.outcome {
-            Outcome::RateLimited { pause_micros, used_up } => {
-                (if *used_up { "used_up" } else { "rate_limited" }, *pause_micros)
-            }
-            Outcome::Unauthorized { .. } => ("unauthorized", UNAUTHORIZED_PAUSE),
-            Outcome::Success { .. } | Outcome::NotFound => {
-                if next.until.is_some_and(|until| until <= done.finished_at) {
-                    next = Pause::default();
-                }
-                continue;
-            }
-            _ => continue,
-        };
-        let until = done.finished_at.saturating_add(length);
-        if next.until.is_none_or(|old| old < until) {
-            next.until = Some(until);
-            next.cause = Some(cause.to_string());
-            next.reason = message(&done.outcome);
-        }
-        next.failures = next.failures.saturating_add(1);
-    }
-    if next != before {
-        ledger::set_pause(service, &next)?;
-        if next.cause != before.cause && next.cause.is_some() {
-            let why = next.reason.as_deref().unwrap_or("");
-            pgrx::log!("enrichment_cache: {service} is paused ({}): {why}", next.cause.as_deref().unwrap_or(""));
-        }
-    }
-    Ok(())
 }

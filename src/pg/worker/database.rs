@@ -4,16 +4,16 @@
 use super::answers::{self, Held};
 use super::fetches::{self, Contested};
 use super::{
-    adopt::Adoption, discover, lanes::Lanes, ledgers::Ledgers, lookups::Lookups, mirror::Mirror, signals,
-    signals::Ended, steps::Steps, write_back::WriteBack, xact,
+    adopt::Adoption, discover, lanes::Lanes, ledgers::Ledgers, lookups::Lookups, mirror::Mirror, said, signals,
+    signals::Ended, steps::Steps, trials::Trials, write_back::WriteBack, xact,
 };
 use crate::core::error::Error;
 use crate::core::Micros;
 use crate::io::{wake::Any, ClientConfig, Pool};
 use crate::pg::shmem::{self, State, Text};
 use crate::pg::store::sources::{self, Attached};
-use crate::pg::store::{cache, lanes as ledger, queue};
-use crate::pg::{convert, gucs, store, tally, wake};
+use crate::pg::store::{attempts, cache, lanes as ledger, queue};
+use crate::pg::{backlog, convert, gucs, store, tally, trials, wake};
 use pgrx::bgworkers::BackgroundWorker;
 use pgrx::prelude::*;
 use std::os::fd::RawFd;
@@ -114,6 +114,7 @@ struct Worker {
     steps: Steps,
     held: Held,
     contested: Contested,
+    trials: Trials,
     write_back: WriteBack,
     lookups: Lookups,
     adoption: Adoption,
@@ -145,6 +146,7 @@ fn serve(oid: u32, extension: pg_sys::Oid) {
     };
     report(oid, State::Serving, 0, "");
     tally::serve();
+    trials::begin_again();
     let now = convert::clock();
     let mut worker = Worker {
         pool,
@@ -153,6 +155,7 @@ fn serve(oid: u32, extension: pg_sys::Oid) {
         steps: Steps::default(),
         held: Held::default(),
         contested: Contested::default(),
+        trials: Trials::default(),
         write_back: WriteBack::default(),
         lookups: Lookups::starting(now),
         adoption: Adoption::default(),
@@ -221,11 +224,25 @@ impl Worker {
     /// Does what there is to do, a bounded batch of each kind; says whether there may be more.
     fn round(&mut self) -> bool {
         let only_answers = std::mem::take(&mut self.only_answers);
-        let Worker { pool, lanes, ledgers, steps, held, contested, write_back, released, attached, lookups, .. } = self;
+        let Worker {
+            pool,
+            lanes,
+            ledgers,
+            steps,
+            held,
+            contested,
+            trials,
+            write_back,
+            released,
+            attached,
+            lookups,
+            ..
+        } = self;
         let (adoption, mirror) = (&mut self.adoption, &mut self.mirror);
         let quiet = if fetches::somebody_waits() { Duration::ZERO } else { GATHER };
         let mut done = pool.gather(quiet);
         done.iter().filter(|done| done.outcome.stops()).for_each(|done| lanes.stop(&done.service.name, pool));
+        trials.finish(&mut done, lanes);
         done.extend(lanes.take_unsent());
         answers::settle(done, lanes, held);
         let mut busy = false;
@@ -238,6 +255,9 @@ impl Worker {
         }
         busy |= steps.run("answers of files", || adoption.round());
         busy |= steps.run("files of the disk cache", || mirror.round());
+        if *released {
+            busy |= steps.run("tests of services", || Ok(ledgers.bring_in()? && trials.begin(pool, lanes)));
+        }
         if gucs::enabled() && *released {
             busy |= steps.run("requests of waiting sessions", || fetches::accept(contested));
             busy |= steps.run("start of calls", || match ledgers.bring_in()? {
@@ -261,6 +281,7 @@ impl Worker {
         }
         lookups.gather();
         busy |= lookups.fold(steps);
+        said::overdue();
         self.maintain();
         self.show();
         busy
@@ -273,6 +294,8 @@ impl Worker {
             self.steps.run("statistics", || {
                 xact::run(c"enrichment_cache: counting entries", || {
                     ledger::forget_old_spends()?;
+                    attempts::forget_old()?;
+                    backlog::counted(queue::length()?);
                     ledger::count_entries()
                 })
                 .map(|_| false)
@@ -309,7 +332,7 @@ impl Worker {
         let sweeps = discover::next_event(&self.attached.standing).map(|due| due.max(convert::clock() + SECOND));
         let retries =
             [self.steps.next_try(), self.held.next_try(), self.contested.next_try(), self.write_back.next_try()];
-        let retries = retries.into_iter().chain([self.ledgers.next_try(), self.mirror.next_event()]);
+        let retries = retries.into_iter().chain([self.ledgers.next_try(), self.mirror.next_event(), said::next()]);
         let counts = [Some(self.next_count), Some(self.lookups.next_event())];
         let planned = [self.lanes.next_event(), sweeps, self.next_cleanup_at()];
         retries.chain(planned).chain(counts).flatten().min().unwrap_or(Micros::MAX)
@@ -323,7 +346,9 @@ impl Worker {
     fn finish(self, still_here: bool) {
         signals::clear_cancel();
         let Worker { pool, mut lanes, mut held, lookups, mirror, .. } = self;
-        let done = pool.shutdown(GRACE);
+        let mut done = pool.shutdown(GRACE);
+        // the next worker begins them again
+        done.retain(|done| done.id >= 0);
         signals::clear_cancel();
         mirror.finish(still_here);
         if still_here {

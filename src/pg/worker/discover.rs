@@ -6,21 +6,22 @@ use crate::core::address;
 use crate::core::error::Error;
 use crate::core::key;
 use crate::core::Micros;
-use crate::pg::convert;
-use crate::pg::gucs;
 use crate::pg::store::indicators::{self, Judged};
 use crate::pg::store::sources::{self, Source};
 use crate::pg::store::{queue, registry, user_tables};
+use crate::pg::{backlog, convert, gucs};
 use std::collections::BTreeMap;
 
 const BATCH: i64 = 2000;
 /// The priority of keys an interactive refresh asks for.
-const URGENT: i32 = 100;
+const URGENT: i32 = 1_000;
 
 /// Turns a batch of arrivals into indicators and requests; true when there may be more.
 pub fn fold_arrivals() -> Result<bool, Error> {
     xact::run(c"enrichment_cache: taking new keys", || {
-        let arrivals = indicators::take_arrivals(BATCH)?;
+        // a full queue takes no more; the arrivals wait where they are
+        let room = backlog::room()?.min(BATCH);
+        let arrivals = if room > 0 { indicators::take_arrivals(room)? } else { Vec::new() };
         if arrivals.is_empty() {
             return Ok(false);
         }
@@ -131,9 +132,16 @@ pub fn note_broken(broken: &[(String, String)], steps: &mut Steps) {
 
 fn sweep_one(source: &Source) -> Result<bool, Error> {
     xact::run(c"enrichment_cache: sweeping a table", || {
+        if !backlog::has_room_for_many()? {
+            return Ok(false);
+        }
         let found = user_tables::sweep(source)?;
-        let asked = indicators::ask_missing(&source.name, &source.services)?;
-        sources::swept(&source.name)?;
+        let room = backlog::room()?;
+        let asked = indicators::ask_missing(&source.name, &source.services, room)?;
+        // what the queue had no room for is looked for again when it has
+        if (asked as i64) < room {
+            sources::swept(&source.name)?;
+        }
         sources::problem(&source.name, None)?;
         Ok(found + asked > 0)
     })

@@ -10,8 +10,8 @@ use crate::pg::store::queue;
 use crate::pg::wake;
 use std::collections::HashMap;
 
-/// The priority of a key somebody waits for.
-const WAITED_FOR: i32 = 1000;
+/// The priority of a key somebody waits for: more hours than any backlog is old.
+const WAITED_FOR: i32 = 10_000;
 
 /// How long a key is left alone that another transaction is just putting into the queue itself.
 const CONTESTED: Micros = 500_000;

@@ -1,6 +1,6 @@
 //! What becomes of a claim: a call to make, or the reason why none can be made.
 
-use crate::core::classify::Outcome;
+use crate::core::classify::{Cause, Outcome};
 use crate::core::key::{self, Key, KeyForm};
 use crate::core::request;
 use crate::core::secret::Secret;
@@ -13,7 +13,10 @@ use std::sync::Arc;
 /// The job of a claim, or its outcome when no request can be made of it.
 pub fn job(service: &Arc<Service>, secret: Option<&Secret>, claim: &queue::Claim) -> Result<Job, Done> {
     let built = key::normalise(service.key_kind, &claim.key).map_err(|problem| problem.why).and_then(|key| {
-        let request = request::build(service, &key, secret, &gucs::user_agent(), gucs::contact().as_deref())?;
+        let mut request = request::build(service, &key, secret, &gucs::user_agent(), gucs::contact().as_deref())?;
+        if let Some(kept) = &claim.kept {
+            request.only_if_changed(kept);
+        }
         Ok((key, request))
     });
     match built {
@@ -23,7 +26,9 @@ pub fn job(service: &Arc<Service>, secret: Option<&Secret>, claim: &queue::Claim
             service: service.clone(),
             key: Key { text: claim.key.clone(), form: KeyForm::Text },
             outcome: Outcome::Error { message: format!("no request can be built: {why}"), retry: false },
+            cause: Cause::NoRequest,
             status_code: None,
+            failed_at: None,
             latency_ms: 0,
             finished_at: convert::clock(),
             usage: false,

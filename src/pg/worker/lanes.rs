@@ -2,47 +2,20 @@
 //! recorded and committed, together with the claim, before a call goes out.
 
 use super::jobs::job;
-use super::ledgers::budget_of;
-use super::{adopt, credentials, fetches, usage, xact};
+use super::lane::{Lane, Start};
+use super::{fetches, usage, xact};
 use crate::core::error::Error;
-use crate::core::limiter::{Held, Per, Spend, Spending};
+use crate::core::limiter::{Held, Per};
 use crate::core::secret::Secret;
 use crate::core::service::Service;
 use crate::core::Micros;
-use crate::io::lineup::Room;
 use crate::io::{Done, Pool};
 use crate::pg::shmem::{Text, Waits};
-use crate::pg::store::lanes::{self as ledger, Pause};
+use crate::pg::store::lanes::{self as ledger};
 use crate::pg::store::{queue, registry};
 use crate::pg::{budgets, convert, wake};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-
-const SECOND: Micros = 1_000_000;
-/// A lane without its secret looks for it again after this; setting one through SQL wakes it at once.
-const LOOK_FOR_SECRET: Micros = 60 * SECOND;
-/// Most requests of a lane that are claimed ahead of the threads that will call.
-const MOST_AHEAD: usize = 500;
-/// Rounds whose calls are claimed ahead: threads must not run dry while answers are stored.
-const ROUNDS_AHEAD: usize = 4;
-
-#[derive(Default)]
-pub struct Lane {
-    /// What it spends from, as long as its secret stays.
-    pub budget: budgets::Key,
-    /// Used when the cluster has more budgets than places for them.
-    own: Option<Box<Spending>>,
-    /// Claimed and not stored yet; calls under way, and requests that wait for a thread.
-    in_flight: u32,
-    /// Calls that ended since the last round, and about how many do in one.
-    finished: usize,
-    pace: usize,
-    next_event: Option<Micros>,
-    /// What holds the lane up, and until when.
-    held_up: Option<Held>,
-    /// When the provider was last asked what it says of its limits.
-    pub usage_asked: Option<Micros>,
-}
 
 /// The lanes of one database's worker.
 #[derive(Default)]
@@ -58,16 +31,6 @@ pub struct Lanes {
     withdrawn: Vec<i64>,
     /// The enabled services the pool keeps threads for.
     known: Vec<String>,
-}
-
-struct Start {
-    service: Arc<Service>,
-    secret: Option<Secret>,
-    claims: Vec<queue::Claim>,
-    /// Keys of which files of the disk cache had the answer.
-    answered: Vec<String>,
-    /// Whether the ledger holds something that must not be lost.
-    spent: bool,
 }
 
 impl Lanes {
@@ -150,8 +113,8 @@ impl Lanes {
             let due = lane.next_event.is_some_and(|at| at <= now);
             let waiting = room.busy(name).waiting > 0;
             match if due || waiting { lane.ready(service, now)? } else { None } {
-                Some(secret) if due => {
-                    let start = lane.claim(service, secret, &room, now, &mut self.reserved)?;
+                Some(ready) if due => {
+                    let start = lane.claim(service, ready, &room, now, &mut self.reserved)?;
                     room.take(name, start.claims.len());
                     starts.push(start);
                 }
@@ -239,6 +202,30 @@ impl Lanes {
         self.lanes.iter().filter_map(held_up).collect()
     }
 
+    /// Takes one call from a service's budget, for which no request waits, if one may start now; else what holds it up.
+    pub fn permit_one(
+        &mut self,
+        service: &Service,
+        secret: Option<&Secret>,
+        now: Micros,
+    ) -> Result<Result<(), Option<Held>>, Error> {
+        let lane = self.lanes.entry(service.name.clone()).or_default();
+        xact::run(c"enrichment_cache: permitting a test", || {
+            lane.join(service, secret, now)?;
+            let taken = lane.spending(now, |spending| match spending.permits(&service.limits, now, 1) {
+                0 => Err(spending.next_permit_at(&service.limits, now)),
+                _ => Ok(spending.reserve(&service.limits, now, 1)),
+            });
+            let spends = match taken {
+                Ok(spends) => spends,
+                Err(held) => return Ok(Err(held)),
+            };
+            ledger::spend(&service.name, &lane.budget, &spends)?;
+            lane.spending(now, |spending| spending.went_out(now));
+            Ok(Ok(()))
+        })
+    }
+
     /// Claims that ended without a call since this was last asked.
     pub fn take_unsent(&mut self) -> Vec<Done> {
         std::mem::take(&mut self.unsent)
@@ -251,149 +238,5 @@ impl Lanes {
             lane.finished += 1;
         }
         self.attempts.remove(&id).unwrap_or(0)
-    }
-}
-
-impl Lane {
-    /// The secret to ask with, `Some(None)` where none is needed; `None` when the lane may not ask now.
-    fn ready(&mut self, service: &Service, now: Micros) -> Result<Option<Option<Secret>>, Error> {
-        let pause = ledger::pause_of(&service.name)?;
-        if let Some(until) = pause.until.filter(|until| *until > now) {
-            self.next_event = Some(until);
-            return Ok(None);
-        }
-        let secret = credentials::of(service)?;
-        if secret.is_none() && service.secret_required {
-            let pause = Pause {
-                until: Some(now + LOOK_FOR_SECRET),
-                cause: Some("no_credential".to_string()),
-                reason: Some(credentials::missing(service)),
-                failures: 0,
-            };
-            self.next_event = pause.until;
-            ledger::set_pause(&service.name, &pause)?;
-            return Ok(None);
-        }
-        Ok(Some(secret))
-    }
-
-    fn claim(
-        &mut self,
-        service: &Arc<Service>,
-        secret: Option<Secret>,
-        room: &Room,
-        now: Micros,
-        reserved: &mut Vec<(budgets::Key, u32)>,
-    ) -> Result<Start, Error> {
-        self.join(service, secret.as_ref(), now)?;
-        let room = self.room(service, room, now);
-        let taken =
-            self.spending(now, |spending| match spending.permits(&service.limits, now, room.max(1)).min(room) {
-                0 => Err(spending.next_permit_at(&service.limits, now)),
-                n => Ok((n, spending.reserve(&service.limits, now, n))),
-            });
-        let (permitted, mut spends) = match taken {
-            Ok(taken) => taken,
-            Err(held_up) => {
-                // without room and without a limit that binds, the end of a running call wakes the worker
-                let asks = held_up.and_then(|_| usage::next(self, service));
-                self.next_event = held_up.map(|(at, _)| asks.map_or(at, |asks| at.min(asks.max(now))));
-                self.held_up = held_up;
-                return Ok(Start {
-                    service: service.clone(),
-                    secret,
-                    claims: Vec::new(),
-                    answered: Vec::new(),
-                    spent: false,
-                });
-            }
-        };
-        reserved.push((self.budget, permitted));
-        let claims = queue::claim(&service.name, i64::from(permitted), now)?;
-        let (claims, answered) = adopt::unless_answered(service, claims)?;
-        let unused = permitted.saturating_sub(claims.len() as u32);
-        if unused > 0 {
-            reserved.pop();
-            reserved.push((self.budget, permitted - unused));
-            self.spending(now, |spending| spending.take_back(now, unused));
-            take_off(&mut spends, unused);
-        }
-        if !claims.is_empty() {
-            ledger::spend(&service.name, &self.budget, &spends)?;
-        }
-        let spent = !claims.is_empty() && !spends.is_empty();
-        // with all the room taken, the end of a running call wakes the worker; else it has to look what is next
-        if spends.is_empty() && unused == 0 {
-            self.next_event = None;
-        }
-        Ok(Start { service: service.clone(), secret, claims, answered, spent })
-    }
-
-    /// How many requests are to be claimed. Where a limit counts, no more than can be called at once: the provider counts
-    /// from then. Else some more, so that a thread that is done finds the next one while answers are stored.
-    fn room(&mut self, service: &Service, room: &Room, now: Micros) -> u32 {
-        let busy = room.busy(&service.name);
-        let most = (service.max_in_flight as usize).saturating_sub(busy.running);
-        let at_once = most.min(room.threads(&service.name));
-        let limits = self.spending(now, |spending| spending.limited(&service.limits));
-        let wanted = match limits {
-            true => at_once.saturating_sub(busy.waiting),
-            false => {
-                let ahead = (ROUNDS_AHEAD * self.pace).min(MOST_AHEAD);
-                let wanted = (at_once + ahead).saturating_sub(busy.waiting);
-                // a few at a time cost as much as many
-                if at_once == 0 && wanted < ahead / 2 {
-                    0
-                } else {
-                    wanted
-                }
-            }
-        };
-        wanted as u32
-    }
-
-    /// Makes the lane spend from the budget of this secret, its ledger brought in.
-    fn join(&mut self, service: &Service, secret: Option<&Secret>, now: Micros) -> Result<(), Error> {
-        let database = wake::my_database();
-        let budget = budget_of(service, secret);
-        if !budgets::joined(database, &service.name, &budget) {
-            let rows = ledger::ledger(&service.name, &budget)?;
-            budgets::join(database, &service.name, &budget, &rows, now);
-        } else if self.budget != budget {
-            budgets::touch(database, &service.name, &budget, now);
-        }
-        if self.budget != budget {
-            self.budget = budget;
-            self.usage_asked = None;
-            self.own = None;
-            if budgets::with(&budget, now, |_| ()).is_none() {
-                let mut own = Box::<Spending>::default();
-                own.restore(&ledger::ledger(&service.name, &budget)?, now);
-                self.own = Some(own);
-            }
-        }
-        Ok(())
-    }
-
-    /// Looks at the lane's budget, and spends from it.
-    fn spending<T>(&mut self, now: Micros, work: impl FnOnce(&mut Spending) -> T) -> T {
-        if let Some(own) = &mut self.own {
-            return work(own);
-        }
-        let mut work = Some(work);
-        let shared = budgets::with(&self.budget, now, |spending| work.take().map(|work| work(spending)));
-        match (shared.flatten(), work) {
-            (Some(done), _) => done,
-            (None, Some(work)) => work(self.own.get_or_insert_default()),
-            (None, None) => unreachable!("the work is taken only where it is done"),
-        }
-    }
-}
-
-/// Takes calls that were not made off rows of the ledger that are not written yet.
-fn take_off(spends: &mut [Spend], calls: u32) {
-    for spend in spends {
-        spend.spent -= i64::from(calls);
-        spend.by_all -= i64::from(calls);
     }
 }

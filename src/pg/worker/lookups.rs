@@ -5,7 +5,7 @@
 //! index. What finds no room, for a long query still sees the version before, waits for the next time.
 
 use super::steps::Steps;
-use super::xact;
+use super::{read_again, xact};
 use crate::core::error::Error;
 use crate::core::Micros;
 use crate::pg::convert::{self, micros_of};
@@ -69,8 +69,14 @@ impl Lookups {
                 self.batches = batches(std::mem::take(&mut self.rows).into_values());
             }
         }
+        let busy = self.batches.front().is_some_and(|batch| {
+            let rows: Vec<i64> = batch.iter().map(|(hits, _)| hits.id).collect();
+            steps.run("requests of what is read", || {
+                xact::run(c"enrichment_cache: requesting what is read", || read_again::request(rows))
+            })
+        });
         steps.run("hits of rows", || self.write_batch(false));
-        !self.batches.is_empty()
+        busy || !self.batches.is_empty()
     }
 
     /// Writes the rows of one batch whose pages have room, or all of them when this is the last chance.

@@ -1,7 +1,8 @@
 //! What providers say of their limits when they are asked for that alone: a call beside the queue, at its own pace, while
 //! the lane has work.
 
-use super::lanes::Lane;
+use super::lane::Lane;
+use super::said;
 use crate::core::key::{Key, KeyForm};
 use crate::core::request;
 use crate::core::secret::Secret;
@@ -39,7 +40,7 @@ pub fn job(lane: &mut Lane, service: &Arc<Service>, secret: Option<&Secret>, now
             usage: true,
         }),
         Err(why) => {
-            pgrx::log!("enrichment_cache: {} cannot be asked for its usage: {why}", service.name);
+            said::event(&service.name, &format!("cannot be asked for its usage: {why}"));
             None
         }
     }
@@ -48,10 +49,7 @@ pub fn job(lane: &mut Lane, service: &Arc<Service>, secret: Option<&Secret>, now
 /// Says when such a call brought nothing; it is made again at its next time.
 pub fn note(done: &Done) {
     if done.reports.is_empty() {
-        pgrx::log!(
-            "enrichment_cache: {} did not say how much of its limits is left: {}",
-            done.service.name,
-            done.outcome.status()
-        );
+        let (outcome, cause) = (done.outcome.status(), done.cause.as_str());
+        said::event(&done.service.name, &format!("did not say how much of its limits is left: {outcome} ({cause})"));
     }
 }

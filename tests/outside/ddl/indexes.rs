@@ -136,7 +136,7 @@ fn an_index_whose_build_has_failed_is_not_used() {
     look(&mut other);
     let indexes = definitions(&mut client);
     for ready in [false, true] {
-        run(&mut blocker, "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1 FROM enrichment_cache; UPDATE enrichment_cache SET version = version WHERE id = 1");
+        run(&mut blocker, "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1 FROM enrichment_cache; UPDATE enrichment_cache SET version = version WHERE id = (SELECT min(id) FROM enrichment_cache)");
         run(&mut client, "SET lock_timeout = '50ms'");
         let build = "CREATE UNIQUE INDEX CONCURRENTLY friend ON enrichment_cache (cache_key, service)";
         let error = client.batch_execute(build).expect_err("somebody writes");

@@ -1,9 +1,10 @@
 //! The way out: the table as a tree of files, and the same table from it again.
 
 use super::support::{base, dshield_path, Tree};
-use crate::support::{refused, run, said, Base};
+use crate::support::{refused, run, said, Base, SOON};
 use postgres::{Client, SimpleQueryMessage};
 use std::os::unix::fs::PermissionsExt;
+use testbed::wait_until;
 
 /// Answers of every kind, observed at different times.
 const FILL: &str = r#"
@@ -81,6 +82,35 @@ fn an_export_goes_on_where_a_cancelled_one_ended_and_keeps_newer_files() {
     let report = export(&base, &tree);
     assert_eq!((report["already_there"].as_i64(), report["newer_file"].as_i64()), (Some(39), Some(1)), "{report}");
     assert_eq!(tree.body(&dshield_path(&first)).as_deref(), Some("{\"ip\":{\"count\":99}}"));
+}
+
+#[test]
+fn an_export_can_be_cancelled_and_what_it_wrote_stays() {
+    let (tree, none) = (Tree::new("cancel"), Tree::new("cancel_none"));
+    let base = base("dual_cancel", &none, "off");
+    base.run(
+        "SELECT count(enrich_store('dshield', host('9.0.0.0'::inet + n), jsonb_build_object('ip', jsonb_build_object('count', n))))
+         FROM generate_series(1, 8000) n",
+    );
+    let mut client = base.client();
+    let cancel = client.cancel_token();
+    let sql = format!("CALL enrich_export_disk('{}', batch_size => 100)", tree.root.display());
+    let ended = std::thread::scope(|threads| {
+        let export = threads.spawn(|| client.simple_query(&sql).map(drop));
+        wait_until("the first files", SOON, || {
+            Ok((tree.root.join("dshield/9").exists() || export.is_finished()).then_some(()))
+        });
+        cancel.cancel_query(postgres::NoTls).expect("a cancel");
+        export.join().expect("the export")
+    });
+    let error = ended.expect_err("it was cancelled long before its end");
+    assert_eq!(error.code().map(|code| code.code()), Some("57014"), "{error}");
+    let written = tree.files().len() as i64;
+    assert!((1..8_000).contains(&written), "{written}");
+    assert!(tree.files().iter().all(|path| !path.ends_with(".tmp")));
+    let report = export(&base, &tree);
+    assert_eq!(report["already_there"].as_i64(), Some(written), "{report}");
+    assert_eq!(tree.files().len(), 8_000);
 }
 
 #[test]

@@ -185,6 +185,27 @@ fn a_request_that_a_file_answers_costs_no_call_also_where_none_may_be_made() {
 }
 
 #[test]
+fn a_file_that_comes_while_its_request_waits_is_found_before_the_call_goes_out() {
+    let tree = Tree::new("while_waiting");
+    let base = base("dual_while_waiting", &tree, "read");
+    let keys = base.known("dshield", 3);
+    base.run(r#"UPDATE enrichment_service SET limits = '[{"max": 1, "per": "month"}]' WHERE name = 'dshield'"#);
+    base.run(&format!("SELECT enrich_request('dshield', '{}')", keys[0]));
+    base.wait_for("SELECT count(*) FROM enrichment_cache", 1i64);
+    base.run(&format!("SELECT enrich_request_many('dshield', ARRAY['{}', '{}'])", keys[1], keys[2]));
+    // both are looked for in files now, and wait for the limit
+    let_the_worker_look(&base);
+    assert_eq!(base.one::<i64>("SELECT count(*) FROM enrichment_queue WHERE state = 'waiting'"), 2);
+    tree.put(&dshield_path(&keys[1]), &dshield(&keys[1], 8), HOUR);
+    base.run("UPDATE enrichment_service SET limits = '[]' WHERE name = 'dshield'");
+    base.wait_for("SELECT count(*) FROM enrichment_queue", 0i64);
+    assert_eq!(base.asked_for("dshield", &keys[1]), 0, "the file answered");
+    assert_eq!(base.asked_for("dshield", &keys[2]), 1);
+    let spent = "SELECT max(spent)::bigint FROM enrichment_quota WHERE service = 'dshield' AND per = 'month'";
+    assert_eq!(base.one::<i64>(spent), 1, "what no call was made for is not spent");
+}
+
+#[test]
 fn an_older_file_replaces_nothing_and_an_invalidated_answer_does_not_come_back() {
     let tree = Tree::new("older");
     let base = base("dual_older", &tree, "read");

@@ -1,0 +1,145 @@
+//! A look-up that opens what it needs and closes it again: for the first one of a transaction, which in most statements
+//! of a client is the only one. Where there is a second, [`super::scan`] keeps everything open from then on.
+//!
+//! Contract: all that is opened belongs to the query's own resource owner and memory, as what its executor opens does, so
+//! that an error leaves it to the server to clean up.
+
+use super::scan::{put_text, Found};
+use super::target::{self, Target};
+use crate::pg::lone::{self, Lone};
+use pgrx::pg_sys;
+
+unsafe extern "C-unwind" {
+    // The server's own functions, called in two groups behind one guard each.
+    fn LockRelationOid(relation: pg_sys::Oid, mode: pg_sys::LOCKMODE);
+    fn relation_open(relation: pg_sys::Oid, mode: pg_sys::LOCKMODE) -> pg_sys::Relation;
+    fn relation_close(relation: pg_sys::Relation, mode: pg_sys::LOCKMODE);
+    fn index_open(relation: pg_sys::Oid, mode: pg_sys::LOCKMODE) -> pg_sys::Relation;
+    fn index_close(relation: pg_sys::Relation, mode: pg_sys::LOCKMODE);
+    fn table_slot_create(heap: pg_sys::Relation, registry: *mut *mut pg_sys::List) -> *mut pg_sys::TupleTableSlot;
+    fn ExecDropSingleTupleTableSlot(slot: *mut pg_sys::TupleTableSlot);
+    fn ScanKeyInit(
+        key: pg_sys::ScanKey,
+        column: pg_sys::AttrNumber,
+        strategy: pg_sys::StrategyNumber,
+        function: pg_sys::RegProcedure,
+        argument: pg_sys::Datum,
+    );
+    #[cfg(not(feature = "pg18"))]
+    fn index_beginscan(
+        heap: pg_sys::Relation,
+        index: pg_sys::Relation,
+        snapshot: pg_sys::Snapshot,
+        keys: core::ffi::c_int,
+        orders: core::ffi::c_int,
+    ) -> pg_sys::IndexScanDesc;
+    #[cfg(feature = "pg18")]
+    fn index_beginscan(
+        heap: pg_sys::Relation,
+        index: pg_sys::Relation,
+        snapshot: pg_sys::Snapshot,
+        instrument: *mut core::ffi::c_void,
+        keys: core::ffi::c_int,
+        orders: core::ffi::c_int,
+    ) -> pg_sys::IndexScanDesc;
+    fn index_rescan(
+        scan: pg_sys::IndexScanDesc,
+        keys: pg_sys::ScanKey,
+        nkeys: core::ffi::c_int,
+        orderbys: pg_sys::ScanKey,
+        norderbys: core::ffi::c_int,
+    );
+    fn index_getnext_slot(
+        scan: pg_sys::IndexScanDesc,
+        direction: pg_sys::ScanDirection::Type,
+        slot: *mut pg_sys::TupleTableSlot,
+    ) -> bool;
+    fn index_endscan(scan: pg_sys::IndexScanDesc);
+    fn slot_getsomeattrs_int(slot: *mut pg_sys::TupleTableSlot, attnum: core::ffi::c_int);
+}
+
+/// Whether this transaction has made such a look-up.
+static MADE: Lone<bool> = Lone::new(false);
+
+const SHARED: pg_sys::LOCKMODE = pg_sys::AccessShareLock as pg_sys::LOCKMODE;
+const LOCKED: pg_sys::LOCKMODE = pg_sys::NoLock as pg_sys::LOCKMODE;
+
+/// Whether the next look-up is better made with a scan that stays open.
+pub fn is_made() -> bool {
+    MADE.get()
+}
+
+/// The transaction is over.
+pub fn end() {
+    MADE.set(false);
+}
+
+struct Open {
+    heap: pg_sys::Relation,
+    index: pg_sys::Relation,
+    scan: pg_sys::IndexScanDesc,
+    slot: *mut pg_sys::TupleTableSlot,
+    found: bool,
+}
+
+/// Looks one row up under the active snapshot and hands it to `read`; `None` when the table or its index changed just
+/// now, so that both are to be looked for again.
+pub fn find<T>(
+    target: &Target,
+    changes: u64,
+    service: &str,
+    key: &str,
+    read: impl FnOnce(Option<&Found>) -> T,
+) -> Option<T> {
+    let (mut of_service, mut of_key) = (Vec::new(), Vec::new());
+    let arguments = [put_text(&mut of_service, service), put_text(&mut of_key, key)];
+    // SAFETY: the texts live until the scan is closed. The frames inside the guards own nothing.
+    let open = unsafe { pg_sys::ffi::pg_guard_ffi_boundary(|| open(target, changes, arguments)) }?;
+    MADE.set(true);
+    let value = read(open.found.then_some(Found { slot: open.slot, target }).as_ref());
+    // SAFETY: as above; what was opened is closed once.
+    unsafe { pg_sys::ffi::pg_guard_ffi_boundary(|| close(&open)) };
+    Some(value)
+}
+
+/// Locks and opens table and index, and goes to the row.
+unsafe fn open(target: &Target, changes: u64, arguments: [pg_sys::Datum; 2]) -> Option<Open> {
+    // SAFETY: what the executor does for an index scan, in its order; called behind a guard.
+    unsafe {
+        LockRelationOid(target.heap, SHARED);
+        LockRelationOid(target.index, SHARED);
+        // the wait for a lock is when news of changes comes in
+        if target::changes() != changes {
+            return None;
+        }
+        let snapshot = lone::active_snapshot()?;
+        let heap = relation_open(target.heap, LOCKED);
+        let index = index_open(target.index, LOCKED);
+        let slot = table_slot_create(heap, core::ptr::null_mut());
+        let mut keys = [pg_sys::ScanKeyData::default(); 2];
+        for ((key, argument), column) in keys.iter_mut().zip(arguments).zip(1..) {
+            ScanKeyInit(key, column, pg_sys::BTEqualStrategyNumber as u16, pg_sys::F_TEXTEQ.into(), argument);
+        }
+        #[cfg(not(feature = "pg18"))]
+        let scan = index_beginscan(heap, index, snapshot, 2, 0);
+        #[cfg(feature = "pg18")]
+        let scan = index_beginscan(heap, index, snapshot, core::ptr::null_mut(), 2, 0);
+        index_rescan(scan, keys.as_mut_ptr(), 2, core::ptr::null_mut(), 0);
+        let found = index_getnext_slot(scan, pg_sys::ScanDirection::ForwardScanDirection, slot);
+        if found {
+            slot_getsomeattrs_int(slot, target.widest);
+        }
+        Some(Open { heap, index, scan, slot, found })
+    }
+}
+
+/// The reverse. Locks stay until the transaction ends, as those of any query do.
+unsafe fn close(open: &Open) {
+    // SAFETY: called once, behind a guard.
+    unsafe {
+        index_endscan(open.scan);
+        ExecDropSingleTupleTableSlot(open.slot);
+        index_close(open.index, LOCKED);
+        relation_close(open.heap, LOCKED);
+    }
+}
