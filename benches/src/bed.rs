@@ -82,6 +82,14 @@ impl Bed {
         Session::open(self.cluster.try_client(database)?, &self.stop)
     }
 
+    /// A plain connection to a database.
+    ///
+    /// # Errors
+    /// When the server does not let one in.
+    pub fn client(&self, database: &str) -> Result<postgres::Client> {
+        Ok(self.cluster.try_client(database)?)
+    }
+
     /// A new database with the extension in it, and the schema `bench` for everything else.
     ///
     /// # Errors

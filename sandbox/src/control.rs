@@ -35,6 +35,7 @@ pub fn routes() -> Router<Arc<App>> {
     Router::new()
         .route("/health", get(|| async { reply(&json!({"status": "ok"})) }))
         .route("/stats", get(stats))
+        .route("/calls/{service}", get(calls))
         .route("/reset", post(reset))
         .route("/fault", post(order_fault).get(list_faults).delete(cancel_all))
         .route("/fault/{id}", delete(cancel))
@@ -63,6 +64,10 @@ fn services(name: &str) -> Result<Vec<Provider>, Refused> {
 
 async fn stats(State(app): Shared) -> Response<Body> {
     reply(&app.stats.all())
+}
+
+async fn calls(State(app): Shared, Path(service): Path<String>) -> Reply {
+    Ok(reply(&app.stats.calls(Provider::parse(&service).map_err(refuse)?)))
 }
 
 async fn reset(State(app): Shared) -> Response<Body> {

@@ -4,6 +4,7 @@ use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
+use crate::draw::Draw;
 use crate::provider::Provider;
 
 /// What goes wrong.
@@ -77,7 +78,7 @@ pub enum Kind {
 }
 
 /// An order for a fault.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Order {
     /// a provider's name or `*`
     pub service: String,
@@ -87,6 +88,9 @@ pub struct Order {
     /// how many requests it hits; without it all
     #[serde(default)]
     pub count: Option<u64>,
+    /// which part of the requests it may hit it does hit, 0 to 1; without it all
+    #[serde(default)]
+    pub share: Option<f64>,
     /// what goes wrong
     #[serde(flatten)]
     pub kind: Kind,
@@ -102,7 +106,10 @@ impl Order {
             Kind::Status { status } | Kind::Body { status, .. } if !(200..600).contains(status) => {
                 Some(format!("status {status} is not between 200 and 599"))
             }
-            _ => None,
+            _ => self
+                .share
+                .filter(|share| !(0.0..=1.0).contains(share))
+                .map(|share| format!("a share of {share} is not between 0 and 1")),
         }
     }
 
@@ -116,8 +123,18 @@ impl Order {
 #[derive(Debug, Clone, Serialize)]
 struct Standing {
     id: u64,
+    /// for orders that hit a share only
+    #[serde(skip)]
+    dice: Draw,
     #[serde(flatten)]
     order: Order,
+}
+
+impl Standing {
+    fn hits(&mut self, provider: Provider, key: &str) -> bool {
+        let Standing { dice, order, .. } = self;
+        order.hits(provider, key) && order.share.is_none_or(|share| dice.chance(share))
+    }
 }
 
 #[derive(Debug, Default)]
@@ -142,14 +159,16 @@ impl Faults {
         let mut book = self.book();
         book.last_id += 1;
         let id = book.last_id;
-        book.standing.push(Standing { id, order });
+        let dice = Draw::of("fault", &id.to_string(), "dice");
+        book.standing.push(Standing { id, dice, order });
         id
     }
 
     /// The fault that hits this request, if any: of several the one ordered first. Uses up one of its count.
     pub fn strike(&self, provider: Provider, key: &str) -> Option<Kind> {
         let mut book = self.book();
-        let standing = book.standing.iter_mut().find(|standing| standing.order.hits(provider, key))?;
+        let at = book.standing.iter_mut().position(|standing| standing.hits(provider, key))?;
+        let standing = &mut book.standing[at];
         if let Some(count) = &mut standing.order.count {
             *count -= 1;
         }
@@ -205,6 +224,15 @@ mod tests {
         assert!(faults.cancel(id));
         assert!(!faults.cancel(id));
         assert_eq!(faults.strike(Provider::Hibp, "k"), None);
+    }
+
+    #[test]
+    fn a_fault_for_a_share_hits_about_that_many() {
+        let faults = Faults::default();
+        faults.order(order(r#"{"service":"spur","kind":"eof","share":0.05}"#));
+        let hit = (0..10_000).filter(|_| faults.strike(Provider::Spur, "8.8.8.8").is_some()).count();
+        assert!((400..600).contains(&hit), "{hit} of 10,000");
+        assert!(order(r#"{"service":"spur","kind":"eof","share":5}"#).problem().is_some());
     }
 
     #[test]

@@ -34,9 +34,10 @@
 //! |---|---|
 //! | `GET /control/health` | `{"status":"ok"}` |
 //! | `GET /control/stats` | per service: `requests`, `ok`, `limited`, `unauthorized`, `not_found`, `bad_request`, `faulted`, `in_flight`, `max_in_flight`, `connections`, `by_key` |
+//! | `GET /control/calls/{service}` | when each request arrived and for which key: `[[microseconds since 1970, key], …]` |
 //! | `POST /control/reset` | clears counters, faults, windows of calls and Spur's spending; limits and latency stay as set |
 //! | `GET /control/expect/{service}/{key}` | `{"outcome":"success"\|"not_found"\|"invalid","flagged":bool}`; Spur adds `minimal`, HIBP with a full SHA-1 `prevalence` |
-//! | `POST /control/fault` | an [`faults::Order`]: `{"service":"dshield"\|"*","key":…,"count":…,"kind":…}`; answers `{"id":n}` |
+//! | `POST /control/fault` | an [`faults::Order`]: `{"service":"dshield"\|"*","key":…,"count":…,"share":…,"kind":…}`; answers `{"id":n}` |
 //! | `GET /control/fault`, `DELETE /control/fault`, `DELETE /control/fault/{id}` | the orders that stand; cancels all; cancels one |
 //! | `POST /control/limits` | `{"service":…,"max":n,"per":"second"\|"minute"\|"hour"\|"day"\|null}`; null lifts all limits of the service |
 //! | `GET /control/limits` | the limits in force |

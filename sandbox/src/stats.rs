@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
 
@@ -33,6 +34,9 @@ pub struct Counters {
     pub connections: u64,
     /// requests per key
     pub by_key: BTreeMap<String, u64>,
+    /// when each arrived, by the wall clock in microseconds since 1970, and for which key
+    #[serde(skip)]
+    pub calls: Vec<(i64, String)>,
 }
 
 /// All counters.
@@ -62,7 +66,9 @@ impl Stats {
 
     /// Counts a request that arrives.
     pub fn arrive(&self, provider: Provider, key: &str, new_connection: bool) -> InFlight<'_> {
+        let at = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_micros() as i64);
         let mut counters = self.of(provider);
+        counters.calls.push((at, key.to_string()));
         counters.requests += 1;
         counters.connections += u64::from(new_connection);
         counters.in_flight += 1;
@@ -104,6 +110,11 @@ impl Stats {
             .map(|provider| (provider.name().to_string(), serde_json::json!(self.get(provider))))
             .collect::<serde_json::Map<_, _>>()
             .into()
+    }
+
+    /// When each request to a provider arrived, and for which key.
+    pub fn calls(&self, provider: Provider) -> serde_json::Value {
+        serde_json::json!(self.of(provider).calls)
     }
 
     /// Sets all counters to zero, but keeps the requests in flight.

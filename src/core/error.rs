@@ -50,6 +50,10 @@ pub enum Error {
     NotPreloaded {
         what: &'static str,
     },
+    /// Something that needs a worker, on a standby.
+    InRecovery {
+        what: &'static str,
+    },
     NoSuchColumn {
         relation: String,
         column: String,
@@ -126,6 +130,7 @@ impl Error {
             Error::PayloadMissing { status } => format!("a response of status \"{status}\" needs a payload"),
             Error::InvalidRules { service, .. } => format!("invalid rules for service \"{service}\""),
             Error::NotPreloaded { what } => format!("{what} needs enrichment_cache in shared_preload_libraries"),
+            Error::InRecovery { what } => format!("{what} cannot ask a provider while the server is in recovery"),
             Error::NoSuchColumn { relation, column } => {
                 format!("column \"{column}\" of relation \"{relation}\" does not exist")
             }
@@ -181,6 +186,9 @@ impl Error {
             Error::InvalidRules { .. } => "Correct the column rules of this row of enrichment_service.".to_owned(),
             Error::NotPreloaded { .. } => {
                 "Add enrichment_cache to shared_preload_libraries and restart the server.".to_owned()
+            }
+            Error::InRecovery { .. } => {
+                "Ask the primary; what is cached can be read here with enrich_get.".to_owned()
             }
             Error::NoSuchColumn { .. } => "Name a column of this table.".to_owned(),
             Error::NotATable { .. } => "Attach an ordinary or a partitioned table.".to_owned(),
@@ -291,6 +299,7 @@ mod tests {
             Error::PayloadMissing { status: s("success") },
             Error::InvalidRules { service: s("x"), why: s("unknown field `outcme`") },
             Error::NotPreloaded { what: "enrich_fetch" },
+            Error::InRecovery { what: "enrich_fetch" },
             Error::NoSuchColumn { relation: s("t"), column: s("c") },
             Error::NotATable { relation: s("t"), kind: s("view") },
             Error::QueueFull { service: s("x"), limit: 10, length: 9, added: 2 },

@@ -8,6 +8,7 @@ pub mod egress;
 mod failure;
 pub mod hibp_corpus;
 pub mod import;
+pub mod lineup;
 pub mod pool;
 pub mod secrets;
 mod signals;

@@ -4,7 +4,6 @@
 //! counting as under way, so `in_flight() == 0` means that [`Pool::drain`] returns all that is left.
 
 use std::any::Any;
-use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::panic::{catch_unwind, AssertUnwindSafe};
@@ -15,6 +14,7 @@ use std::time::{Duration, Instant};
 use super::client::Client;
 use super::clock;
 use super::config::ClientConfig;
+use super::lineup::{Lineup, Room};
 use super::signals::AllBlocked;
 use super::wake::Mailbox;
 use crate::core::classify::{judge, judge_failure, Cause, Outcome, TransportKind};
@@ -88,12 +88,9 @@ struct Shared {
 }
 
 struct State {
-    jobs: VecDeque<Job>,
+    lineup: Lineup,
     client: Arc<Client>,
-    max_threads: usize,
     threads: usize,
-    /// Of them, those with a job.
-    running: usize,
     started: u64,
     closing: bool,
 }
@@ -114,11 +111,9 @@ impl Pool {
     /// As [`Pool::start`].
     pub fn start_with(max_threads: usize, config: ClientConfig, perform: Perform) -> io::Result<Pool> {
         let state = State {
-            jobs: VecDeque::new(),
+            lineup: Lineup::new(max_threads),
             client: Arc::new(Client::new(config, max_threads)?),
-            max_threads: max_threads.max(1),
             threads: 0,
-            running: 0,
             started: 0,
             closing: false,
         };
@@ -132,15 +127,15 @@ impl Pool {
         Ok(Pool { shared: Arc::new(shared) })
     }
 
-    /// Hands a job over. Never blocks; a job for which no thread is free waits. When not even one thread can be made,
-    /// the job ends at once with an error that may be tried again.
+    /// Hands a job over. Never blocks; it waits for a free thread, and until its service may have one more call under way.
+    /// When not even one thread can be made, the job ends at once with an error that may be tried again.
     pub fn submit(&self, job: Job) {
         let mut state = self.shared.lock();
-        state.jobs.push_back(job);
+        state.lineup.push(job);
         if state.wants_thread() {
             if let Err(e) = Shared::spawn(&self.shared, &mut state) {
                 if state.threads == 0 {
-                    let refused = std::mem::take(&mut state.jobs);
+                    let refused = state.lineup.clear();
                     drop(state);
                     refused.into_iter().for_each(|job| {
                         let performed = failed(format!("no thread for the call: {e}"));
@@ -154,12 +149,49 @@ impl Pool {
         self.shared.work.notify_one();
     }
 
-    /// The results that wait, in the order of their arrival; [`Pool::wake_fd`] is not readable after.
-    pub fn drain(&self) -> Vec<Done> {
-        self.shared.mailbox.drain()
+    /// Keeps a thread for each of these services, however long the calls of others take.
+    pub fn keep_for<'a>(&self, services: impl Iterator<Item = &'a str>) {
+        self.shared.lock().lineup.keep_for(services);
+        self.shared.work.notify_all();
     }
 
-    /// A descriptor that is readable while results wait. It stays the same as long as the pool; only poll it.
+    /// How many calls of each service would start at once.
+    pub fn room(&self) -> Room {
+        self.shared.lock().lineup.room()
+    }
+
+    /// Takes the jobs of a service out that have not started; their ids.
+    pub fn withdraw(&self, service: &str) -> Vec<i64> {
+        self.shared.lock().lineup.withdraw(service)
+    }
+
+    /// Says that an answer after which no further call may start (see [`Outcome::stops`]) was taken note of.
+    pub fn go_on(&self, service: &str) {
+        self.shared.lock().lineup.go_on(service);
+        self.shared.work.notify_all();
+    }
+
+    /// The results that wait, in the order of their arrival; [`Pool::wake_fd`] is not readable after.
+    pub fn drain(&self) -> Vec<Done> {
+        self.gather(Duration::ZERO)
+    }
+
+    /// As [`Pool::drain`]; the next ones may gather for so long, while threads have work, before the descriptor tells.
+    pub fn gather(&self, at_most: Duration) -> Vec<Done> {
+        self.shared.mailbox.drain(at_most)
+    }
+
+    /// How long results may still gather, `None` when that time is over.
+    pub fn gathers_for(&self) -> Option<Duration> {
+        self.shared.mailbox.quiet_left()
+    }
+
+    /// Whether results wait, also such as are still gathering.
+    pub fn has_results(&self) -> bool {
+        !self.shared.mailbox.is_empty()
+    }
+
+    /// A descriptor that is readable while results wait that somebody is to take. It stays the same as long as the pool; only poll it.
     pub fn wake_fd(&self) -> RawFd {
         self.wakes().as_raw_fd()
     }
@@ -172,7 +204,7 @@ impl Pool {
     /// Jobs that wait or run; a result not yet drained does not count.
     pub fn in_flight(&self) -> usize {
         let state = self.shared.lock();
-        state.jobs.len() + state.running
+        state.lineup.waiting() + state.lineup.running()
     }
 
     /// Changes the settings for the jobs that have not started. With fewer threads, those too many end when idle.
@@ -183,7 +215,7 @@ impl Pool {
         let client = Arc::new(Client::new(config, max_threads)?);
         let mut state = self.shared.lock();
         state.client = client;
-        state.max_threads = max_threads.max(1);
+        state.lineup.threads = max_threads.max(1);
         while state.wants_thread() {
             if Shared::spawn(&self.shared, &mut state).is_err() {
                 break;
@@ -198,8 +230,8 @@ impl Pool {
     /// calls that still run are interrupted and lost, which takes at most 200 ms more.
     pub fn shutdown(self, grace: Duration) -> Vec<Done> {
         self.shared.close();
-        self.shared.wait_until(grace, |state| state.running == 0);
-        let finished = self.shared.mailbox.drain();
+        self.shared.wait_until(grace, |state| state.lineup.running() == 0);
+        let finished = self.shared.mailbox.drain(Duration::ZERO);
         let client = self.shared.lock().client.clone();
         client.interrupt();
         self.shared.wait_until(INTERRUPT_GRACE, |state| state.threads == 0);
@@ -231,7 +263,7 @@ impl Pool {
 
 impl State {
     fn wants_thread(&self) -> bool {
-        self.threads < self.max_threads && self.jobs.len() > self.threads - self.running
+        self.threads < self.lineup.threads && self.lineup.startable() > self.threads - self.lineup.running()
     }
 }
 
@@ -261,8 +293,12 @@ impl Shared {
         while let Some((job, client)) = self.next() {
             let performed = catch_unwind(AssertUnwindSafe(|| (self.perform)(&job, &client)))
                 .unwrap_or_else(|panic| failed(internal_fault(&job, panic.as_ref())));
+            let service = Arc::clone(&job.service);
+            if performed.outcome.stops() {
+                self.lock().lineup.stop(&service.name);
+            }
             self.mailbox.post(done(job, performed));
-            self.lock().running -= 1;
+            self.lock().lineup.ended(&service.name);
             self.ended.notify_all();
         }
         self.ended.notify_all();
@@ -272,14 +308,15 @@ impl Shared {
     fn next(&self) -> Option<(Job, Arc<Client>)> {
         let mut state = self.lock();
         loop {
-            if state.closing || state.threads > state.max_threads {
+            if state.closing || state.threads > state.lineup.threads {
                 state.threads -= 1;
                 return None;
             }
-            if let Some(job) = state.jobs.pop_front() {
-                state.running += 1;
+            if let Some(job) = state.lineup.next() {
                 return Some((job, state.client.clone()));
             }
+            // this thread has no work, so nothing is gained by gathering
+            self.mailbox.hurry();
             state = self.work.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
@@ -287,7 +324,7 @@ impl Shared {
     fn close(&self) {
         let mut state = self.lock();
         state.closing = true;
-        let dropped = std::mem::take(&mut state.jobs);
+        let dropped = state.lineup.clear();
         drop(state);
         drop(dropped);
         self.work.notify_all();

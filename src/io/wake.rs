@@ -1,13 +1,15 @@
 //! A box of results with a file descriptor to wait on.
 //!
-//! Contract: under the lock, one byte stands in the socket exactly when the box is not empty. So the descriptor is
-//! readable exactly while something waits, however many results come or however often the box is emptied.
+//! Contract: under the lock, one byte stands in the socket exactly while somebody is to look. That is while something
+//! waits, unless whoever emptied the box last wanted quiet for a while: then from the end of that time, from when there
+//! is a batch of results, or from when a thread says that it has nothing else to do. The end of the quiet is not
+//! signalled; whoever wanted it looks by itself then.
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{epoll, poll, PollFd, PollFlags, Timespec};
 
@@ -31,10 +33,19 @@ impl Any {
     }
 }
 
+/// So many results end the quiet.
+const BATCH: usize = 200;
+
 pub(super) struct Mailbox<T> {
-    waiting: Mutex<Vec<T>>,
+    inside: Mutex<Inside<T>>,
     read_end: UnixStream,
     write_end: UnixStream,
+}
+
+struct Inside<T> {
+    waiting: Vec<T>,
+    signalled: bool,
+    quiet_until: Option<Instant>,
 }
 
 impl<T> Mailbox<T> {
@@ -44,28 +55,55 @@ impl<T> Mailbox<T> {
         let (read_end, write_end) = UnixStream::pair()?;
         read_end.set_nonblocking(true)?;
         write_end.set_nonblocking(true)?;
-        Ok(Mailbox { waiting: Mutex::new(Vec::new()), read_end, write_end })
+        let inside = Inside { waiting: Vec::new(), signalled: false, quiet_until: None };
+        Ok(Mailbox { inside: Mutex::new(inside), read_end, write_end })
     }
 
     pub(super) fn post(&self, item: T) {
-        let mut waiting = self.lock();
-        if waiting.is_empty() {
+        let mut inside = self.lock();
+        inside.waiting.push(item);
+        if inside.waiting.len() >= BATCH || inside.quiet_left().is_none() {
+            self.signal(&mut inside);
+        }
+    }
+
+    /// Ends the quiet if something waits.
+    pub(super) fn hurry(&self) {
+        let mut inside = self.lock();
+        if !inside.waiting.is_empty() {
+            self.signal(&mut inside);
+        }
+    }
+
+    fn signal(&self, inside: &mut Inside<T>) {
+        if !inside.signalled {
             // with no byte in the socket there is room for one, so this cannot fail
             let _ = (&self.write_end).write(&[1]);
+            inside.signalled = true;
         }
-        waiting.push(item);
     }
 
-    /// Takes everything, in the order of arrival.
-    pub(super) fn drain(&self) -> Vec<T> {
-        let mut waiting = self.lock();
-        if !waiting.is_empty() {
+    /// Takes everything, in the order of arrival, and wants quiet for a while.
+    pub(super) fn drain(&self, quiet: Duration) -> Vec<T> {
+        let mut inside = self.lock();
+        if inside.signalled {
             let _ = (&self.read_end).read(&mut [0; 8]);
+            inside.signalled = false;
         }
-        std::mem::take(&mut *waiting)
+        inside.quiet_until = (!quiet.is_zero()).then(|| Instant::now() + quiet);
+        std::mem::take(&mut inside.waiting)
     }
 
-    /// Readable while something waits; to be polled, never read.
+    /// What is left of the quiet.
+    pub(super) fn quiet_left(&self) -> Option<Duration> {
+        self.lock().quiet_left()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.lock().waiting.is_empty()
+    }
+
+    /// Readable while somebody is to look; to be polled, never read.
     pub(super) fn as_fd(&self) -> BorrowedFd<'_> {
         self.read_end.as_fd()
     }
@@ -77,8 +115,8 @@ impl<T> Mailbox<T> {
         let _ = poll(&mut [PollFd::new(&self.read_end, PollFlags::IN)], Some(&timeout));
     }
 
-    fn lock(&self) -> MutexGuard<'_, Vec<T>> {
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Inside<T>> {
+        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits until something is there, at most `timeout_ms`; says whether it is.
@@ -88,6 +126,13 @@ impl<T> Mailbox<T> {
         use std::os::fd::AsFd;
         let mut fds = [PollFd::new(self.read_end.as_fd(), PollFlags::POLLIN)];
         poll(&mut fds, timeout_ms).unwrap() == 1
+    }
+}
+
+impl<T> Inside<T> {
+    fn quiet_left(&self) -> Option<Duration> {
+        let left = self.quiet_until?.saturating_duration_since(Instant::now());
+        (!left.is_zero()).then_some(left)
     }
 }
 
@@ -103,9 +148,9 @@ mod tests {
             mailbox.post(1);
             mailbox.post(2);
             assert!(mailbox.readable_within(0));
-            assert_eq!(mailbox.drain(), [1, 2]);
+            assert_eq!(mailbox.drain(Duration::ZERO), [1, 2]);
             assert!(!mailbox.readable_within(0));
-            assert!(mailbox.drain().is_empty());
+            assert!(mailbox.drain(Duration::ZERO).is_empty());
         }
     }
 
@@ -119,7 +164,27 @@ mod tests {
             }
         });
         assert!(mailbox.readable_within(0));
-        assert_eq!(mailbox.drain().len(), 4 * each);
+        assert_eq!(mailbox.drain(Duration::ZERO).len(), 4 * each);
         assert!(!mailbox.readable_within(0));
+    }
+
+    #[test]
+    fn quiet_lasts_until_a_batch_is_there_or_somebody_hurries() {
+        let mailbox = Mailbox::new().unwrap();
+        let long = Duration::from_secs(3600);
+        mailbox.hurry();
+        assert!(mailbox.drain(long).is_empty() && mailbox.quiet_left().is_some());
+        (1..BATCH).for_each(|n| mailbox.post(n));
+        mailbox.hurry();
+        assert!(mailbox.readable_within(0));
+        assert_eq!(mailbox.drain(long).len(), BATCH - 1);
+        (1..BATCH).for_each(|n| mailbox.post(n));
+        assert!(!mailbox.readable_within(0) && !mailbox.is_empty());
+        mailbox.post(0);
+        assert!(mailbox.readable_within(0));
+        assert_eq!(mailbox.drain(Duration::ZERO).len(), BATCH);
+        assert!(mailbox.quiet_left().is_none());
+        mailbox.post(1);
+        assert!(mailbox.readable_within(0));
     }
 }

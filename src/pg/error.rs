@@ -33,7 +33,9 @@ fn sqlstate(error: &Error) -> Code {
         | Error::InvalidRules { .. } => Code::ERRCODE_INVALID_PARAMETER_VALUE,
         Error::PayloadTooLarge { .. } => Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
         Error::TooManyWaiting { .. } | Error::QueueFull { .. } => Code::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
-        Error::NotPreloaded { .. } | Error::NotServed { .. } => Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
+        Error::NotPreloaded { .. } | Error::NotServed { .. } | Error::InRecovery { .. } => {
+            Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
+        }
         Error::NoSuchColumn { .. } => Code::ERRCODE_UNDEFINED_COLUMN,
         Error::NotATable { .. } => Code::ERRCODE_WRONG_OBJECT_TYPE,
         Error::Json { .. } => Code::ERRCODE_INVALID_TEXT_REPRESENTATION,

@@ -1,5 +1,6 @@
 //! How a cluster is asked for.
 
+use crate::clock::Clock;
 use crate::cluster::Cluster;
 use crate::leftovers;
 use crate::names;
@@ -81,6 +82,12 @@ impl ClusterBuilder {
     /// A variable of the server's environment.
     pub fn env(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_string(), value.to_string()));
+        self
+    }
+
+    /// The clock its processes go by.
+    pub fn clock(mut self, clock: &Clock) -> Self {
+        self.environment.extend(clock.environment());
         self
     }
 

@@ -5,10 +5,12 @@
 pub mod honeypot;
 
 mod builder;
+mod clock;
 mod cluster;
 mod connect;
 mod control;
 mod leftovers;
+pub mod misfortune;
 mod names;
 mod place;
 mod port;
@@ -20,6 +22,7 @@ mod standby;
 mod wait;
 
 pub use builder::ClusterBuilder;
+pub use clock::Clock;
 pub use cluster::{Cluster, StopMode};
 pub use port::free_port;
 pub use sandbox::Sandbox;

@@ -1,5 +1,6 @@
 //! The sandbox providers as a process of their own, and their control interface.
 
+use crate::clock::Clock;
 use serde_json::{json, Value};
 use std::borrow::Borrow;
 use std::io::{BufRead, BufReader};
@@ -32,15 +33,29 @@ impl Sandbox {
         }
     }
 
+    /// As [`Sandbox::start`], going by this clock. Their own limits go by the real time all the same.
+    ///
+    /// # Panics
+    /// When they do not come up.
+    #[track_caller]
+    pub fn start_by(clock: &Clock, arguments: &[&str]) -> Self {
+        Self::launch(arguments, clock.environment()).unwrap_or_else(|why| panic!("{why}"))
+    }
+
     /// As [`Sandbox::start`], for callers that have something better to do than to panic.
     ///
     /// # Errors
     /// When the program is missing, or does not listen within 30 seconds.
     pub fn try_start(arguments: &[&str]) -> Result<Self, String> {
+        Self::launch(arguments, Vec::new())
+    }
+
+    fn launch(arguments: &[&str], environment: Vec<(String, String)>) -> Result<Self, String> {
         let program = program();
         let mut child = Command::new(&program)
             .arg("--die-with-stdin")
             .args(arguments)
+            .envs(environment)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -71,6 +86,15 @@ impl Sandbox {
     #[track_caller]
     pub fn stats(&self) -> Value {
         self.get("/control/stats")
+    }
+
+    /// When each request to a provider arrived, in microseconds since 1970, and for which key.
+    #[track_caller]
+    pub fn calls(&self, service: &str) -> Vec<(i64, String)> {
+        match serde_json::from_value(self.get(&format!("/control/calls/{service}"))) {
+            Ok(calls) => calls,
+            Err(why) => panic!("the sandbox does not say when it was asked: {why}"),
+        }
     }
 
     /// Orders a fault; returns its number.

@@ -1,7 +1,9 @@
 //! Limits mean waiting: they hold against the provider's own, across restarts, and delay nobody else.
 
+mod failover;
 mod reported;
 mod shared;
+mod simulated;
 
 use crate::support::{self, address, ask, own_cluster, same, Base, SOON};
 use serde_json::json;

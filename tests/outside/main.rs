@@ -31,6 +31,7 @@ mod refresh;
 mod sources;
 mod sources_support;
 mod support;
+mod throughput;
 mod trial;
 mod upstream;
 mod utility;

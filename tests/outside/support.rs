@@ -51,7 +51,12 @@ impl Base {
     /// In a cluster, with sandbox providers started with these arguments.
     #[track_caller]
     pub fn in_cluster(cluster: &Arc<Cluster>, name: &str, sandbox: &[&str]) -> Base {
-        let sandbox = Sandbox::start(sandbox);
+        Base::with_sandbox(cluster, name, Sandbox::start(sandbox))
+    }
+
+    /// In a cluster, asking these sandbox providers, without limits on our side.
+    #[track_caller]
+    pub fn with_sandbox(cluster: &Arc<Cluster>, name: &str, sandbox: Sandbox) -> Base {
         create_database(cluster, name);
         let base = Base { cluster: cluster.clone(), sandbox, name: name.to_string() };
         let mut client = base.client();

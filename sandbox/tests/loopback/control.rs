@@ -16,6 +16,10 @@ fn counters_tell_requests_keys_and_connections_and_a_reset_clears_them() {
     assert_eq!(stats["requests"], 3);
     assert_eq!(stats["by_key"], json!({"45.9.1.1": 2, "46.9.1.1": 1}));
     assert_eq!(stats["connections"], 1, "the client keeps its connection");
+    let calls = client.get("/control/calls/dshield").json();
+    let calls: Vec<(i64, String)> = serde_json::from_value(calls).expect("moments and keys");
+    assert_eq!(calls.iter().map(|(_, key)| key.as_str()).collect::<Vec<_>>(), ["45.9.1.1", "45.9.1.1", "46.9.1.1"]);
+    assert!(calls.is_sorted() && calls[0].0 > 1_700_000_000_000_000, "{calls:?}");
     assert_eq!(client.stats("spur")["requests"], 0);
     client.order("/control/fault", json!({"service": "*", "kind": "hang"}));
     client.order("/control/reset", json!({}));

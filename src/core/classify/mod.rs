@@ -146,6 +146,11 @@ impl Outcome {
             Outcome::Error { .. } => "error",
         }
     }
+
+    /// Whether no further call to the service makes sense before somebody has taken note of it.
+    pub fn stops(&self) -> bool {
+        matches!(self, Outcome::RateLimited { .. } | Outcome::Unauthorized { .. })
+    }
 }
 
 /// The body of an answer, looked at once.

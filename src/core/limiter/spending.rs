@@ -69,6 +69,11 @@ impl Spending {
         }
     }
 
+    /// Whether there is anything that may hold a call up: a limit, or a word of the provider's.
+    pub fn limited(&self, limits: &[Limit]) -> bool {
+        !limits.is_empty() || self.words.iter().any(Option::is_some)
+    }
+
     /// How many of `want` calls may start now.
     pub fn permits(&mut self, limits: &[Limit], now: Micros, want: u32) -> u32 {
         let mut allowed = i64::from(want);

@@ -112,7 +112,7 @@ impl Scribe {
 
     /// The report of the batch, when it is over.
     pub fn report(&mut self) -> Option<Report> {
-        let report = self.mailbox.drain().pop()?;
+        let report = self.mailbox.drain(Duration::ZERO).pop()?;
         self.busy = false;
         Some(report)
     }
@@ -124,7 +124,7 @@ impl Scribe {
         if mem::take(&mut self.busy) {
             self.wait(longest);
         }
-        self.mailbox.drain().pop()
+        self.mailbox.drain(Duration::ZERO).pop()
     }
 }
 

@@ -22,7 +22,7 @@ use pgrx::prelude::*;
 ///
 /// # Errors
 /// 42704 unknown service; 22023 for a key that cannot be one or a negative timeout; 55000 when the library is not
-/// preloaded or no worker serves the database; 53400 when too many sessions wait.
+/// preloaded, no worker serves the database, or the server is a standby; 53400 when too many sessions wait.
 #[pg_extern(volatile, security_definer)]
 #[search_path(pg_catalog, pg_temp)]
 fn enrich_fetch(service: &str, key: Utf8, timeout: default!(Interval, "'10 s'")) -> Answer<Option<RawJsonb>> {
@@ -36,10 +36,19 @@ fn enrich_fetch(service: &str, key: Utf8, timeout: default!(Interval, "'10 s'"))
     if !gucs::preloaded() {
         return Err(Error::NotPreloaded { what: "enrich_fetch" }.into());
     }
-    if eligible(&key) && super::request::refusal(&service)?.is_none() {
+    if recovering() {
+        return Err(Error::InRecovery { what: "enrich_fetch" }.into());
+    }
+    if gucs::enabled() && eligible(&key) && super::request::refusal(&service)?.is_none() {
         wait_for_answer(&service, &key, deadline)?;
     }
     Ok(latest(&service, &key)?.and_then(|entry| entry.payload).map(|kept| kept.answer()))
+}
+
+/// Whether this server is a standby, where no worker runs.
+fn recovering() -> bool {
+    // SAFETY: reads the server's shared state.
+    unsafe { pg_sys::RecoveryInProgress() }
 }
 
 /// What the cache knows at this moment, also where the transaction's own snapshot is older than the answer.

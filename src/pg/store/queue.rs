@@ -200,6 +200,20 @@ pub fn release_all() -> Result<u64, Error> {
     spi::run(&RELEASE, &[], Mode::Write, |_| {})
 }
 
+static RELEASE_SOME: Statement = Statement {
+    sql: "UPDATE @extschema@.enrichment_queue SET state = 'waiting', leased_at = NULL, leased_by = NULL
+        WHERE id = ANY ($1) AND state = 'in_flight'",
+    args: &[INT8ARRAYOID],
+};
+
+/// Gives back claims of which no call was made.
+pub fn release(ids: &[i64]) -> Result<(), Error> {
+    if !ids.is_empty() {
+        spi::run(&RELEASE_SOME, &[Arg::of(ids.to_vec())], Mode::Write, |_| {})?;
+    }
+    Ok(())
+}
+
 static EXISTS: Statement = Statement {
     sql: "SELECT pg_catalog.count(*) FROM @extschema@.enrichment_queue
         WHERE service = $1 AND cache_key = $2 AND state <> 'dead'",

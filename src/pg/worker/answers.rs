@@ -218,6 +218,8 @@ fn store(service: &str, batch: &[Settled]) -> Result<Stored, Error> {
     }
     standing.write(service)?;
     attempts::count(service, &ended)?;
+    // the queue's row goes with the same commit: what a crash takes is asked for again
+    xact::commit_lazily();
     ledger::count(service, &calls)?;
     Ok(Stored { standing, again })
 }

@@ -5,7 +5,7 @@ use super::answers::{self, Held};
 use super::fetches::{self, Contested};
 use super::{
     adopt::Adoption, discover, lanes::Lanes, ledgers::Ledgers, lookups::Lookups, mirror::Mirror, said, signals,
-    steps::Steps, trials::Trials, write_back::WriteBack, xact,
+    signals::Ended, steps::Steps, trials::Trials, write_back::WriteBack, xact,
 };
 use crate::core::error::Error;
 use crate::core::Micros;
@@ -16,13 +16,18 @@ use crate::pg::store::{attempts, cache, lanes as ledger, queue};
 use crate::pg::{backlog, convert, gucs, store, tally, trials, wake};
 use pgrx::bgworkers::BackgroundWorker;
 use pgrx::prelude::*;
+use std::os::fd::RawFd;
 use std::time::Duration;
 
 const SECOND: Micros = 1_000_000;
 /// How long running calls are waited for when the worker ends.
 const GRACE: Duration = Duration::from_secs(3);
 const SHORTEST_NAP: Micros = SECOND / 200;
-const LONGEST_NAP: Micros = 60 * SECOND;
+/// After this it looks at what there is to do, whether or not anybody said that there is something.
+const LONGEST_NAP: Micros = 600 * SECOND;
+/// How long answers may gather before they are stored, while threads have calls to make: storing a few costs nearly as
+/// much as storing many. Sessions that wait are not kept waiting for it.
+const GATHER: Duration = Duration::from_millis(20);
 /// A database without the extension is looked at again after this.
 const LOOK_AGAIN: Micros = 60 * SECOND;
 const CLEANUP_BATCH: i64 = 1000;
@@ -116,6 +121,8 @@ struct Worker {
     mirror: Mirror,
     /// Whether what a worker that died had claimed is nobody's again; nothing is claimed before.
     released: bool,
+    /// Whether nothing but answers has ended the last rest.
+    only_answers: bool,
     attached: Attached,
     next_cleanup: Micros,
     cleaned_to: cache::CleanedTo,
@@ -154,6 +161,7 @@ fn serve(oid: u32, extension: pg_sys::Oid) {
         adoption: Adoption::default(),
         mirror,
         released: false,
+        only_answers: false,
         attached: Attached::default(),
         next_cleanup: now + 30 * SECOND,
         cleaned_to: cache::CleanedTo::default(),
@@ -177,8 +185,7 @@ fn serve(oid: u32, extension: pg_sys::Oid) {
         seen = changes(oid);
         found = installed().unwrap_or(found);
         if found == Some(extension) && !worker.round() && wakes(oid) == woken {
-            let nap = worker.next_event().saturating_sub(convert::clock()).clamp(SHORTEST_NAP, LONGEST_NAP);
-            signals::wait(Duration::from_micros(nap as u64), Some(wakes_us.fd()));
+            worker.rest(wakes_us.fd());
         }
     }
     worker.finish(found == Some(extension));
@@ -194,8 +201,29 @@ fn still_wanted(oid: u32) -> bool {
 }
 
 impl Worker {
+    /// Waits until somebody wakes it, answers are to be stored, or something it knows of is due; no statement before.
+    fn rest(&mut self, results: RawFd) {
+        if self.pool.gathers_for().is_none() {
+            xact::flush();
+        }
+        let until = convert::clock().saturating_add(LONGEST_NAP).min(self.next_event());
+        loop {
+            let left = until.saturating_sub(convert::clock()).clamp(SHORTEST_NAP, LONGEST_NAP);
+            let left = Duration::from_micros(left as u64);
+            let gathers = self.pool.gathers_for();
+            let ended = signals::wait(gathers.map_or(left, |gathers| gathers.min(left)), Some(results));
+            let gathered = self.pool.gathers_for().is_none() && self.pool.has_results();
+            let due = convert::clock() >= until;
+            if ended != Ended::Time || gathered || due || signals::terminating() {
+                self.only_answers = ended != Ended::Called && !due;
+                return;
+            }
+        }
+    }
+
     /// Does what there is to do, a bounded batch of each kind; says whether there may be more.
     fn round(&mut self) -> bool {
+        let only_answers = std::mem::take(&mut self.only_answers);
         let Worker {
             pool,
             lanes,
@@ -211,10 +239,13 @@ impl Worker {
             ..
         } = self;
         let (adoption, mirror) = (&mut self.adoption, &mut self.mirror);
-        let mut done = pool.drain();
+        let quiet = if fetches::somebody_waits() { Duration::ZERO } else { GATHER };
+        let mut done = pool.gather(quiet);
+        done.iter().filter(|done| done.outcome.stops()).for_each(|done| lanes.stop(&done.service.name, pool));
         trials.finish(&mut done, lanes);
         done.extend(lanes.take_unsent());
-        let mut busy = answers::settle(done, lanes, held);
+        answers::settle(done, lanes, held);
+        let mut busy = false;
         if !*released {
             steps.run("release of claims", || {
                 xact::run(c"enrichment_cache: releasing claims", queue::release_all)?;
@@ -234,17 +265,20 @@ impl Worker {
                 false => Ok(false),
             });
         } else {
-            lanes.rest();
+            steps.run("giving back requests", || lanes.rest(pool).map(|()| false));
         }
-        busy |= steps.run("new keys", discover::fold_arrivals);
-        let known = xact::run(c"enrichment_cache: reading sources", sources::all);
-        steps.run("reading sources", || {
-            *attached = known?;
-            Ok(false)
-        });
-        discover::note_broken(&attached.broken, steps);
-        busy |= discover::sweep(&attached.standing, steps);
-        busy |= write_back.all(&attached.standing, steps);
+        // without attached tables answers change nothing here
+        if !only_answers || !attached.standing.is_empty() || steps.next_try().is_some() {
+            busy |= steps.run("new keys", discover::fold_arrivals);
+            let known = xact::run(c"enrichment_cache: reading sources", sources::all);
+            steps.run("reading sources", || {
+                *attached = known?;
+                Ok(false)
+            });
+            discover::note_broken(&attached.broken, steps);
+            busy |= discover::sweep(&attached.standing, steps);
+            busy |= write_back.all(&attached.standing, steps);
+        }
         lookups.gather();
         busy |= lookups.fold(steps);
         said::overdue();

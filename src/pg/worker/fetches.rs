@@ -5,7 +5,7 @@ use super::xact;
 use crate::core::error::Error;
 use crate::core::Micros;
 use crate::pg::convert;
-use crate::pg::shmem::{self, Stage};
+use crate::pg::shmem::{self, Stage, Waiting};
 use crate::pg::store::queue;
 use crate::pg::wake;
 use std::collections::HashMap;
@@ -60,6 +60,13 @@ pub fn accept(contested: &mut Contested) -> Result<bool, Error> {
         }
     }
     Ok(true)
+}
+
+/// Whether a session of this database waits for an answer.
+pub fn somebody_waits() -> bool {
+    let database = wake::my_database();
+    let waits = |one: &Waiting| matches!(one.stage, Stage::Asked | Stage::Taken) && one.database == database;
+    shmem::read(|shared| shared.waiting.iter().any(waits)).unwrap_or(false)
 }
 
 fn asked() -> Vec<Asked> {

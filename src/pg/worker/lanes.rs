@@ -1,44 +1,21 @@
 //! One lane per service: what it may start now (limits, pause, calls in flight), and the start of its calls. Spend is
 //! recorded and committed, together with the claim, before a call goes out.
 
-use super::standing::UNAUTHORIZED;
-use super::{adopt, credentials, fetches, usage, xact};
-use crate::core::breaker::State;
-use crate::core::classify::{Cause, Outcome};
+use super::jobs::job;
+use super::lane::{Lane, Start};
+use super::{fetches, usage, xact};
 use crate::core::error::Error;
-use crate::core::hash::budget_key;
-use crate::core::key::{self, Key, KeyForm};
-use crate::core::limiter::{Held, Per, Spend, Spending};
-use crate::core::request;
+use crate::core::limiter::{Held, Per};
 use crate::core::secret::Secret;
 use crate::core::service::Service;
 use crate::core::Micros;
-use crate::io::{Done, Job, Pool};
+use crate::io::{Done, Pool};
 use crate::pg::shmem::{Text, Waits};
-use crate::pg::store::breakers::{self, Standing};
-use crate::pg::store::lanes::{self as ledger, Pause};
-use crate::pg::store::{queue, registry, renewal};
-use crate::pg::{budgets, convert, gucs, wake};
+use crate::pg::store::lanes::{self as ledger};
+use crate::pg::store::{queue, registry};
+use crate::pg::{budgets, convert, wake};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-
-const SECOND: Micros = 1_000_000;
-/// A lane without its secret looks for it again after this; setting one through SQL wakes it at once.
-const LOOK_FOR_SECRET: Micros = 60 * SECOND;
-
-#[derive(Default)]
-pub struct Lane {
-    /// What it spends from, as long as its secret stays.
-    pub budget: budgets::Key,
-    /// Used when the cluster has more budgets than places for them.
-    own: Option<Box<Spending>>,
-    in_flight: u32,
-    next_event: Option<Micros>,
-    /// What holds the lane up, and until when.
-    held_up: Option<Held>,
-    /// When the provider was last asked what it says of its limits.
-    pub usage_asked: Option<Micros>,
-}
 
 /// The lanes of one database's worker.
 #[derive(Default)]
@@ -50,21 +27,17 @@ pub struct Lanes {
     unsent: Vec<Done>,
     /// Calls taken from budgets in the transaction under way.
     reserved: Vec<(budgets::Key, u32)>,
-}
-
-struct Start {
-    service: Arc<Service>,
-    secret: Option<Secret>,
-    claims: Vec<queue::Claim>,
-    /// Keys of which files of the disk cache had the answer.
-    answered: Vec<String>,
+    /// Claims taken out of the pool again, to be given back to the queue.
+    withdrawn: Vec<i64>,
+    /// The enabled services the pool keeps threads for.
+    known: Vec<String>,
 }
 
 impl Lanes {
-    /// Claims what each lane may start now and hands it to the pool; true when something was started.
+    /// Claims what each lane may start now and hands it to the pool; true when there is something to look at again.
     pub fn start(&mut self, pool: &Pool) -> Result<bool, Error> {
         self.reserved.clear();
-        let claimed = xact::run(c"enrichment_cache: claiming requests", || self.claim());
+        let claimed = xact::run(c"enrichment_cache: claiming requests", || self.claim(pool));
         if claimed.is_err() {
             // nothing of it was recorded, and nothing will go out
             let now = convert::clock();
@@ -73,13 +46,13 @@ impl Lanes {
             }
         }
         let starts = claimed?;
-        let mut started = false;
+        self.withdrawn.clear();
+        let mut again = false;
         for start in starts {
             let calls = start.claims.len();
-            started |= !start.answered.is_empty();
+            again |= !start.answered.is_empty();
             fetches::complete(&start.service.name, start.answered.iter().map(String::as_str));
             for claim in start.claims {
-                started = true;
                 self.attempts.insert(claim.id, claim.attempts);
                 if let Some(lane) = self.lanes.get_mut(&start.service.name) {
                     lane.in_flight += 1;
@@ -100,7 +73,7 @@ impl Lanes {
             }
         }
         self.tell_under_way();
-        Ok(started)
+        Ok(again || !self.unsent.is_empty() || self.next_event().is_some_and(|at| at <= convert::clock()))
     }
 
     /// Lets the other databases know how many calls are under way.
@@ -123,28 +96,87 @@ impl Lanes {
         });
     }
 
-    fn claim(&mut self) -> Result<Vec<Start>, Error> {
+    fn claim(&mut self, pool: &Pool) -> Result<Vec<Start>, Error> {
         let now = convert::clock();
         let services = registry::all()?;
         let due: HashMap<String, Micros> = queue::due()?.into_iter().collect();
         self.lanes.retain(|name, lane| services.contains_key(name) || lane.in_flight > 0);
-        self.rest();
+        self.forget_plans();
+        self.keep_threads(&services, pool);
         let mut starts = Vec::new();
-        let mut threads = Threads::of(&services, &self.lanes);
+        let mut room = pool.room();
+        let mut stopped: Vec<String> = self.lanes.keys().filter(|name| !self.known.contains(name)).cloned().collect();
         for (name, service) in services.iter().filter(|(_, service)| service.enabled) {
             let lane = self.lanes.entry(name.clone()).or_default();
+            lane.pace = (lane.pace + std::mem::take(&mut lane.finished)).div_ceil(2);
             lane.next_event = due.get(name).copied();
-            if lane.next_event.is_some_and(|at| at <= now) {
-                let start = lane.claim(service, threads.room(lane), now, &mut self.reserved)?;
-                threads.take(lane, start.as_ref().map_or(0, |start| start.claims.len()));
-                starts.extend(start);
+            let due = lane.next_event.is_some_and(|at| at <= now);
+            let waiting = room.busy(name).waiting > 0;
+            match if due || waiting { lane.ready(service, now)? } else { None } {
+                Some(ready) if due => {
+                    let start = lane.claim(service, ready, &room, now, &mut self.reserved)?;
+                    room.take(name, start.claims.len());
+                    starts.push(start);
+                }
+                None if waiting => stopped.push(name.clone()),
+                _ => {}
             }
+        }
+        for name in stopped {
+            self.withdraw(&name, pool);
+        }
+        queue::release(&self.withdrawn)?;
+        match starts.iter().any(|start| start.spent) {
+            true => xact::commit_durably(),
+            false => xact::commit_lazily(),
         }
         Ok(starts)
     }
 
-    /// Forgets when lanes wanted to go on: nothing is to be started for now, or it is about to be found out anew.
-    pub fn rest(&mut self) {
+    /// Has the pool keep a thread for each enabled service.
+    fn keep_threads(&mut self, services: &BTreeMap<String, Arc<Service>>, pool: &Pool) {
+        let enabled = || services.values().filter(|service| service.enabled).map(|service| service.name.as_str());
+        if !self.known.iter().map(String::as_str).eq(enabled()) {
+            self.known = enabled().map(str::to_string).collect();
+            pool.keep_for(enabled());
+        }
+    }
+
+    /// Takes a lane's requests that wait for a thread out of the pool; the next claim gives them back to the queue.
+    fn withdraw(&mut self, service: &str, pool: &Pool) {
+        let ids = pool.withdraw(service);
+        if let Some(lane) = self.lanes.get_mut(service) {
+            lane.in_flight = lane.in_flight.saturating_sub(ids.len() as u32);
+        }
+        ids.iter().for_each(|id| {
+            self.attempts.remove(id);
+        });
+        self.withdrawn.extend(ids);
+    }
+
+    /// The provider has said that it is enough: what waits for a thread goes back to the queue.
+    pub fn stop(&mut self, service: &str, pool: &Pool) {
+        self.withdraw(service, pool);
+        pool.go_on(service);
+    }
+
+    /// Nothing is to be started for now: what waits for a thread goes back to the queue.
+    ///
+    /// # Errors
+    /// What giving back raises; it is done with the next attempt then.
+    pub fn rest(&mut self, pool: &Pool) -> Result<(), Error> {
+        self.forget_plans();
+        let names: Vec<String> = self.lanes.keys().cloned().collect();
+        names.iter().for_each(|name| self.withdraw(name, pool));
+        if !self.withdrawn.is_empty() {
+            xact::run(c"enrichment_cache: giving requests back", || queue::release(&self.withdrawn))?;
+            self.withdrawn.clear();
+        }
+        Ok(())
+    }
+
+    /// Forgets when lanes wanted to go on.
+    fn forget_plans(&mut self) {
         for lane in self.lanes.values_mut() {
             (lane.next_event, lane.held_up) = (None, None);
         }
@@ -203,203 +235,8 @@ impl Lanes {
     pub fn finished(&mut self, service: &str, id: i64) -> i32 {
         if let Some(lane) = self.lanes.get_mut(service) {
             lane.in_flight = lane.in_flight.saturating_sub(1);
+            lane.finished += 1;
         }
         self.attempts.remove(&id).unwrap_or(0)
-    }
-}
-
-/// The pool's free threads, of which one is kept for each lane that has none: a provider that does not answer must not
-/// take them all.
-struct Threads {
-    free: usize,
-    /// Lanes of enabled services with nothing in flight.
-    without: usize,
-}
-
-impl Threads {
-    fn of(services: &BTreeMap<String, Arc<Service>>, lanes: &BTreeMap<String, Lane>) -> Self {
-        let in_flight = |name: &String| lanes.get(name).map_or(0, |lane| lane.in_flight as usize);
-        let enabled = services.iter().filter(|(_, service)| service.enabled);
-        Threads {
-            free: gucs::concurrency().saturating_sub(lanes.values().map(|lane| lane.in_flight as usize).sum()),
-            without: enabled.filter(|(name, _)| in_flight(name) == 0).count(),
-        }
-    }
-
-    fn room(&self, lane: &Lane) -> u32 {
-        let room = match lane.in_flight {
-            0 => self.free.saturating_sub(self.without.saturating_sub(1)).max(self.free.min(1)),
-            _ => self.free.saturating_sub(self.without),
-        };
-        room as u32
-    }
-
-    fn take(&mut self, lane: &Lane, started: usize) {
-        self.free = self.free.saturating_sub(started);
-        if lane.in_flight == 0 && started > 0 {
-            self.without = self.without.saturating_sub(1);
-        }
-    }
-}
-
-impl Lane {
-    fn claim(
-        &mut self,
-        service: &Arc<Service>,
-        threads: u32,
-        now: Micros,
-        reserved: &mut Vec<(budgets::Key, u32)>,
-    ) -> Result<Option<Start>, Error> {
-        let Standing { pause, mut breaker } = breakers::standing(&service.name)?;
-        let refused = pause.cause.as_deref() == Some(UNAUTHORIZED);
-        let open = breaker.until.filter(|_| breaker.state == State::Open);
-        if let Some(until) = pause.until.max(open).filter(|until| *until > now) {
-            self.next_event = Some(if refused { until.min(now + LOOK_FOR_SECRET) } else { until });
-            if !(refused && self.has_another_secret(service)?) {
-                return Ok(None);
-            }
-            ledger::forget_want_of_secret(&service.name)?;
-            queue::retry_refused(&service.name)?;
-        }
-        let room = service.max_in_flight.saturating_sub(self.in_flight).min(threads);
-        let mut room = breaker.permits(room, self.in_flight, now);
-        if refused {
-            // one call finds out whether the secret is accepted now
-            room = room.min(1u32.saturating_sub(self.in_flight));
-        }
-        let secret = credentials::of(service)?;
-        if secret.is_none() && service.secret_required {
-            let pause = Pause {
-                until: Some(now + LOOK_FOR_SECRET),
-                cause: Some("no_credential".to_string()),
-                reason: Some(credentials::missing(service)),
-                failures: 0,
-            };
-            self.next_event = pause.until;
-            ledger::set_pause(&service.name, &pause)?;
-            return Ok(None);
-        }
-        self.join(service, secret.as_ref(), now)?;
-        let taken =
-            self.spending(now, |spending| match spending.permits(&service.limits, now, room.max(1)).min(room) {
-                0 => Err(spending.next_permit_at(&service.limits, now)),
-                n => Ok((n, spending.reserve(&service.limits, now, n))),
-            });
-        let (permitted, mut spends) = match taken {
-            Ok(taken) => taken,
-            Err(held_up) => {
-                // without room and without a limit that binds, the end of a running call wakes the worker
-                let asks = held_up.and_then(|_| usage::next(self, service));
-                self.next_event = held_up.map(|(at, _)| asks.map_or(at, |asks| at.min(asks.max(now))));
-                self.held_up = held_up;
-                return Ok(Some(Start { service: service.clone(), secret, claims: Vec::new(), answered: Vec::new() }));
-            }
-        };
-        reserved.push((self.budget, permitted));
-        let claims = queue::claim(&service.name, i64::from(permitted), now)?;
-        let (mut claims, answered) = adopt::unless_answered(service, claims)?;
-        if service.rules.conditional {
-            renewal::note_kept(&service.name, &mut claims)?;
-        }
-        let unused = permitted.saturating_sub(claims.len() as u32);
-        if unused > 0 {
-            reserved.pop();
-            reserved.push((self.budget, permitted - unused));
-            self.spending(now, |spending| spending.take_back(now, unused));
-            take_off(&mut spends, unused);
-        }
-        if !claims.is_empty() {
-            ledger::spend(&service.name, &self.budget, &spends)?;
-            if breaker.state == State::Open {
-                breaker.goes_out(now);
-                breakers::set(&service.name, &breaker)?;
-            }
-        }
-        Ok(Some(Start { service: service.clone(), secret, claims, answered }))
-    }
-
-    /// Whether the secret is another one than that which the lane was refused with.
-    fn has_another_secret(&self, service: &Service) -> Result<bool, Error> {
-        let now = budget_of(service, credentials::of(service)?.as_ref());
-        Ok(self.budget != budgets::Key::default() && self.budget != now)
-    }
-
-    /// Makes the lane spend from the budget of this secret, its ledger brought in.
-    fn join(&mut self, service: &Service, secret: Option<&Secret>, now: Micros) -> Result<(), Error> {
-        let database = wake::my_database();
-        let budget = budget_of(service, secret);
-        if !budgets::joined(database, &service.name, &budget) {
-            let rows = ledger::ledger(&service.name, &budget)?;
-            budgets::join(database, &service.name, &budget, &rows, now);
-        } else if self.budget != budget {
-            budgets::touch(database, &service.name, &budget, now);
-        }
-        if self.budget != budget {
-            self.budget = budget;
-            self.usage_asked = None;
-            self.own = None;
-            if budgets::with(&budget, now, |_| ()).is_none() {
-                let mut own = Box::<Spending>::default();
-                own.restore(&ledger::ledger(&service.name, &budget)?, now);
-                self.own = Some(own);
-            }
-        }
-        Ok(())
-    }
-
-    /// Looks at the lane's budget, and spends from it.
-    fn spending<T>(&mut self, now: Micros, work: impl FnOnce(&mut Spending) -> T) -> T {
-        if let Some(own) = &mut self.own {
-            return work(own);
-        }
-        let mut work = Some(work);
-        let shared = budgets::with(&self.budget, now, |spending| work.take().map(|work| work(spending)));
-        match (shared.flatten(), work) {
-            (Some(done), _) => done,
-            (None, Some(work)) => work(self.own.get_or_insert_default()),
-            (None, None) => unreachable!("the work is taken only where it is done"),
-        }
-    }
-}
-
-/// Which budget a service spends from when it asks with this secret.
-pub fn budget_of(service: &Service, secret: Option<&Secret>) -> budgets::Key {
-    // SAFETY: reads a field of the control file's copy in memory.
-    let cluster = unsafe { pgrx::pg_sys::GetSystemIdentifier() };
-    budget_key(cluster, &request::host(&service.url), secret.map_or("", Secret::expose))
-}
-
-/// Takes calls that were not made off rows of the ledger that are not written yet.
-fn take_off(spends: &mut [Spend], calls: u32) {
-    for spend in spends {
-        spend.spent -= i64::from(calls);
-        spend.by_all -= i64::from(calls);
-    }
-}
-
-/// The job of a claim, or its outcome when no request can be made of it.
-fn job(service: &Arc<Service>, secret: Option<&Secret>, claim: &queue::Claim) -> Result<Job, Done> {
-    let built = key::normalise(service.key_kind, &claim.key).map_err(|problem| problem.why).and_then(|key| {
-        let mut request = request::build(service, &key, secret, &gucs::user_agent(), gucs::contact().as_deref())?;
-        if let Some(kept) = &claim.kept {
-            request.only_if_changed(kept);
-        }
-        Ok((key, request))
-    });
-    match built {
-        Ok((key, request)) => Ok(Job { id: claim.id, service: service.clone(), key, request, usage: false }),
-        Err(why) => Err(Done {
-            id: claim.id,
-            service: service.clone(),
-            key: Key { text: claim.key.clone(), form: KeyForm::Text },
-            outcome: Outcome::Error { message: format!("no request can be built: {why}"), retry: false },
-            cause: Cause::NoRequest,
-            status_code: None,
-            failed_at: None,
-            latency_ms: 0,
-            finished_at: convert::clock(),
-            usage: false,
-            reports: Vec::new(),
-        }),
     }
 }

@@ -1,9 +1,12 @@
 //! After a start of the server the shared budgets are empty: each worker brings in what its database has spent, and
 //! starts no call before the other databases' workers have done the same, or have had the time for it.
 
-use super::lanes::budget_of;
 use super::{credentials, xact};
 use crate::core::error::Error;
+use crate::core::hash::budget_key;
+use crate::core::request;
+use crate::core::secret::Secret;
+use crate::core::service::Service;
 use crate::core::Micros;
 use crate::pg::shmem::{self, State};
 use crate::pg::store::{lanes as ledger, registry};
@@ -68,6 +71,13 @@ impl Ledgers {
     pub fn next_try(&self) -> Option<Micros> {
         matches!(self, Ledgers::Waiting(..)).then(|| convert::clock() + LOOK_AGAIN)
     }
+}
+
+/// Which budget a service spends from when it asks with this secret.
+pub fn budget_of(service: &Service, secret: Option<&Secret>) -> budgets::Key {
+    // SAFETY: reads a field of the control file's copy in memory.
+    let cluster = unsafe { pgrx::pg_sys::GetSystemIdentifier() };
+    budget_key(cluster, &request::host(&service.url), secret.map_or("", Secret::expose))
 }
 
 fn read() -> Result<(), Error> {

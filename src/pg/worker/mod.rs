@@ -7,6 +7,8 @@ mod credentials;
 mod database;
 mod discover;
 mod fetches;
+mod jobs;
+mod lane;
 mod lanes;
 mod launcher;
 mod ledgers;

@@ -63,17 +63,27 @@ pub fn reload_if_asked() -> bool {
     asked
 }
 
+/// What ended a wait.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// Somebody has set the latch.
+    Called,
+    /// Results are there.
+    Results,
+    Time,
+}
+
 /// Waits for the latch, for results (`results` readable), or for the time to pass.
-pub fn wait(longest: Duration, results: Option<RawFd>) {
+pub fn wait(longest: Duration, results: Option<RawFd>) -> Ended {
     let mut events = pg_sys::WL_LATCH_SET | pg_sys::WL_TIMEOUT | pg_sys::WL_EXIT_ON_PM_DEATH;
     if results.is_some() {
         events |= pg_sys::WL_SOCKET_READABLE;
     }
     let milliseconds = longest.as_millis().clamp(1, 3_600_000) as core::ffi::c_long;
     // SAFETY: this process's latch and a descriptor that the pool keeps open.
-    unsafe {
+    let happened = unsafe {
         pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_IDLE, core::ptr::null());
-        pg_sys::WaitLatchOrSocket(
+        let happened = pg_sys::WaitLatchOrSocket(
             pg_sys::MyLatch,
             events as i32,
             results.unwrap_or(pg_sys::PGINVALID_SOCKET),
@@ -81,8 +91,14 @@ pub fn wait(longest: Duration, results: Option<RawFd>) {
             pg_sys::PG_WAIT_EXTENSION,
         );
         pg_sys::ResetLatch(pg_sys::MyLatch);
-    }
+        happened
+    };
     answer_the_server();
+    match happened as u32 {
+        happened if happened & pg_sys::WL_LATCH_SET != 0 => Ended::Called,
+        happened if happened & pg_sys::WL_SOCKET_READABLE != 0 => Ended::Results,
+        _ => Ended::Time,
+    }
 }
 
 /// Answers barriers other processes wait for (DROP DATABASE does); a cancel that comes while idle is for nothing.

@@ -1,7 +1,7 @@
 //! What providers say of their limits when they are asked for that alone: a call beside the queue, at its own pace, while
 //! the lane has work.
 
-use super::lanes::Lane;
+use super::lane::Lane;
 use super::said;
 use crate::core::key::{Key, KeyForm};
 use crate::core::request;

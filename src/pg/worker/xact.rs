@@ -2,6 +2,7 @@
 //! that no bad row or answer ends the process.
 
 use crate::core::error::Error;
+use crate::pg::lone::Lone;
 use pgrx::pg_sys::panic::CaughtError;
 use pgrx::prelude::*;
 use std::ffi::CStr;
@@ -46,22 +47,53 @@ pub fn run<T>(doing: &'static CStr, work: impl FnOnce() -> Result<T, Error>) -> 
 /// As [`run`].
 pub fn run_briefly<T>(doing: &'static CStr, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
     run(doing, || {
-        // SAFETY: C strings of this program; the setting holds for this transaction. Its source is the one the
-        // session's own value has, as a lesser one would be ignored.
-        unsafe {
-            pg_sys::set_config_option(
-                c"lock_timeout".as_ptr(),
-                c"100ms".as_ptr(),
-                pg_sys::GucContext::PGC_SUSET,
-                pg_sys::GucSource::PGC_S_OVERRIDE,
-                pg_sys::GucAction::GUC_ACTION_LOCAL,
-                true,
-                0,
-                false,
-            );
-        }
+        set_local(c"lock_timeout", c"100ms");
         work()
     })
+}
+
+/// The end of the last commit that nobody waited for the disk with, until it has come there.
+static LAZY: Lone<bool> = Lone::new(false);
+
+/// Lets the commit of this transaction return before it is on disk. For work whose loss in a crash is found and done
+/// again (docs/adr/0020): what the next durable commit, [`flush`] or the WAL writer bring there, in this order.
+pub fn commit_lazily() {
+    set_local(c"synchronous_commit", c"off");
+    LAZY.set(true);
+}
+
+/// Makes the commit of this transaction wait for the disk, also where the server is set not to.
+pub fn commit_durably() {
+    // SAFETY: reads a setting of this process.
+    if unsafe { pg_sys::synchronous_commit } < pg_sys::SyncCommitLevel::SYNCHRONOUS_COMMIT_LOCAL_FLUSH as i32 {
+        set_local(c"synchronous_commit", c"local");
+    }
+}
+
+/// Brings to disk what was committed lazily.
+pub fn flush() {
+    if LAZY.replace(false) {
+        // SAFETY: the end of this process's last commit, which is in the WAL's buffers at least.
+        unsafe { pg_sys::XLogFlush(pg_sys::XactLastCommitEnd) };
+    }
+}
+
+/// Sets a setting for this transaction. The source is the one the session's own value has, as a lesser one would be
+/// ignored.
+fn set_local(name: &CStr, value: &CStr) {
+    // SAFETY: C strings of this program.
+    unsafe {
+        pg_sys::set_config_option(
+            name.as_ptr(),
+            value.as_ptr(),
+            pg_sys::GucContext::PGC_SUSET,
+            pg_sys::GucSource::PGC_S_OVERRIDE,
+            pg_sys::GucAction::GUC_ACTION_LOCAL,
+            true,
+            0,
+            false,
+        );
+    }
 }
 
 fn error_of(cause: &CaughtError) -> Error {

@@ -1,9 +1,7 @@
 //! One budget for all sessions and databases that ask with the same secret, across restarts and crashes.
 
-use super::{set_limit, ANSWERED};
 use crate::support::{self, address, create_database, own_cluster, run, wait_served, Base, SOON};
 use std::sync::Arc;
-use std::time::Duration;
 use testbed::{wait_until, Cluster, StopMode};
 
 const SPUR: &str = "SELECT count(*) FROM enrichment_cache WHERE service = 'spur' AND response_status = 'success'";
@@ -92,41 +90,4 @@ fn another_secret_is_another_budget() {
     base.wait_for("SELECT count(*) FROM enrichment_quota_status WHERE service = 'urlhaus' AND remaining = 0", 1i64);
     support::let_the_worker_look(&base);
     assert_eq!(base.one::<i64>("SELECT max(spent) FROM enrichment_quota WHERE service = 'urlhaus'"), 2);
-}
-
-/// VirusTotal's public limits, kept by the provider too: it would say 429 to a fifth call in any 60 seconds.
-#[test]
-fn eight_sessions_and_a_restart_in_mid_window_never_exceed_a_minute_or_the_day() {
-    let cluster = Arc::new(own_cluster("public_limits"));
-    let base = Base::in_cluster(&cluster, "windows", &["--limits", "none"]);
-    set_limit(&base, 4, "minute");
-    base.run(
-        r#"UPDATE enrichment_service SET limits = '[{"max": 4, "per": "minute"}, {"max": 6, "per": "day"}]' WHERE name = 'hibp'"#,
-    );
-    let ask = |round: u32| {
-        let sessions = (0..8).map(|n| {
-            let mut client = base.client();
-            std::thread::spawn(move || {
-                run(&mut client, &format!("SELECT enrich_fetch('hibp', '{:05X}', '3 s')", round * 16 + n));
-            })
-        });
-        sessions.collect::<Vec<_>>().into_iter().for_each(|session| session.join().expect("a session"));
-    };
-    ask(0);
-    base.wait_for(ANSWERED, 4i64);
-    cluster.stop(StopMode::Immediate).expect("a crash");
-    cluster.start_again().expect("a start");
-    base.worker();
-    ask(1);
-    assert_eq!(base.one::<i64>(ANSWERED), 4);
-    // the minute passes; the day has two calls left
-    let mut client = base.client();
-    wait_until("the rest of the day's calls", Duration::from_secs(150), || {
-        support::same(support::ask::<i64>(&mut client, ANSWERED)?, &6)
-    });
-    support::let_the_worker_look(&base);
-    let stats = base.sandbox.stats()["hibp"].clone();
-    assert_eq!((stats["requests"].as_i64(), stats["limited"].as_i64()), (Some(6), Some(0)), "{stats}");
-    let binding = "SELECT string_agg(per || ' ' || (resets_at > now() + '90 s'), ', ') FROM enrichment_quota_status WHERE service = 'hibp' AND remaining = 0";
-    assert_eq!(base.one::<String>(binding), "day true");
 }
