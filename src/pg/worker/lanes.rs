@@ -2,13 +2,13 @@
 //! recorded and committed, together with the claim, before a call goes out.
 
 use super::standing::UNAUTHORIZED;
-use super::{adopt, credentials, fetches, usage, xact};
+use super::{adopt, credentials, fetches, ledgers, usage, xact};
 use crate::core::breaker::State;
 use crate::core::classify::{Cause, Outcome};
 use crate::core::error::Error;
 use crate::core::hash::budget_key;
 use crate::core::key::{self, Key, KeyForm};
-use crate::core::limiter::{Held, Per, Spend, Spending};
+use crate::core::limiter::{Held, Per, Spending};
 use crate::core::request;
 use crate::core::secret::Secret;
 use crate::core::service::Service;
@@ -306,7 +306,7 @@ impl Lane {
             reserved.pop();
             reserved.push((self.budget, permitted - unused));
             self.spending(now, |spending| spending.take_back(now, unused));
-            take_off(&mut spends, unused);
+            ledgers::take_off(&mut spends, unused);
         }
         if !claims.is_empty() {
             ledger::spend(&service.name, &self.budget, &spends)?;
@@ -367,14 +367,6 @@ pub fn budget_of(service: &Service, secret: Option<&Secret>) -> budgets::Key {
     // SAFETY: reads a field of the control file's copy in memory.
     let cluster = unsafe { pgrx::pg_sys::GetSystemIdentifier() };
     budget_key(cluster, &request::host(&service.url), secret.map_or("", Secret::expose))
-}
-
-/// Takes calls that were not made off rows of the ledger that are not written yet.
-fn take_off(spends: &mut [Spend], calls: u32) {
-    for spend in spends {
-        spend.spent -= i64::from(calls);
-        spend.by_all -= i64::from(calls);
-    }
 }
 
 /// The job of a claim, or its outcome when no request can be made of it.

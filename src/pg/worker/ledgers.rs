@@ -4,6 +4,7 @@
 use super::lanes::budget_of;
 use super::{credentials, xact};
 use crate::core::error::Error;
+use crate::core::limiter::Spend;
 use crate::core::Micros;
 use crate::pg::shmem::{self, State};
 use crate::pg::store::{lanes as ledger, registry};
@@ -92,4 +93,12 @@ fn missing(others: &[u32]) -> Vec<String> {
         shared.databases.iter().filter(may_have).map(|place| place.name.as_str().to_string()).collect()
     };
     shmem::read(names).unwrap_or_default()
+}
+
+/// Takes calls that were not made off rows of the ledger that are not written yet.
+pub fn take_off(spends: &mut [Spend], calls: u32) {
+    for spend in spends {
+        spend.spent -= i64::from(calls);
+        spend.by_all -= i64::from(calls);
+    }
 }

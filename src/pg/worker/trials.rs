@@ -126,7 +126,7 @@ fn state_of(service: &Service) -> Step {
             Step::new("enabled", Some(false), "fetching is switched off for the whole server", Some(hint))
         }
         (true, false) => {
-            let hint = "UPDATE enrichment_service SET enabled = true; the test is made all the same.";
+            let hint = "Run UPDATE enrichment_service SET enabled = true; the test is made all the same.";
             Step::new("enabled", Some(false), "the service is switched off", Some(hint))
         }
         (true, true) => Step::new("enabled", Some(true), "the service is asked", None),
