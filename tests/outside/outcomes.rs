@@ -75,7 +75,7 @@ fn each_fault_has_its_outcome_and_replaces_no_answer() {
     let base = base("faults");
     // so many failures in a row would open its breaker
     base.run(
-        "UPDATE enrichment_service SET timeout_ms = 400, rules = rules || '{\"breaker\": {\"failures\": 0}}' WHERE name = 'dshield'",
+        "UPDATE enrichment_service SET rules = rules || '{\"breaker\": {\"failures\": 0}}' WHERE name = 'dshield'",
     );
     let keys = base.known("dshield", 2 * faults().len());
     for (n, (order, status, word, again)) in faults().into_iter().enumerate() {
@@ -85,6 +85,10 @@ fn each_fault_has_its_outcome_and_replaces_no_answer() {
         ));
         let row = "SELECT (payload -> 'ip' ->> 'n', response_status, fetched_at, expires_at)::text FROM enrichment_cache WHERE cache_key = ";
         let before: String = base.one(&format!("{row}'{stale}'"));
+        // only what waits for it may take its time: the machine may be busy
+        let waits = ["hang", "slow"].contains(&order["kind"].as_str().unwrap_or_default());
+        let timeout_ms = if waits { 400 } else { 60_000 };
+        base.run(&format!("UPDATE enrichment_service SET timeout_ms = {timeout_ms} WHERE name = 'dshield'"));
         for key in [fresh, stale] {
             let mut order = order.clone();
             order["service"] = json!("dshield");
