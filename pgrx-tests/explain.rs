@@ -41,6 +41,16 @@ mod tests {
     }
 
     #[pg_test]
+    fn explain_tells_of_an_open_breaker() {
+        run("INSERT INTO enrichment_lane (service, breaker, breaker_since, breaker_until, breaker_failures, breaker_reason)
+            VALUES ('urlhaus', 'half_open', '2026-11-01 10:00+00', '2026-11-01 10:05+00', 6, 'HTTP 503.')");
+        assert_eq!(
+            steps("urlhaus", "9.95.2.1")[5],
+            "Breaker: half open since 2026-11-01 10:00:00 UTC after 6 failures in a row (HTTP 503), one call tries again at 2026-11-01 10:05:00 UTC."
+        );
+    }
+
+    #[pg_test]
     fn explain_says_what_is_missing_and_what_is_not_needed() {
         let said = steps("virustotal", &"a".repeat(64));
         assert_eq!(said[2], "Credential: VT_API_KEY is missing, give it with enrich_set_secret() or as a file.");

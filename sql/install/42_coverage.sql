@@ -42,7 +42,7 @@ SELECT i.source, i.raw_key, i.cache_key, a.service,
         ELSE @extschema@.enrichment_outcome(c.response_status, c.hollow, q.state, q.last_outcome) END AS outcome,
     CASE WHEN i.cache_key IS NOT NULL AND @extschema@.enrichment_outcome(c.response_status, c.hollow, q.state, q.last_outcome) = 'failed'
         THEN coalesce(q.last_outcome, c.response_status, 'error') END AS cause,
-    c.expires_at, q.state AS queue_state, q.last_outcome, q.priority
+    c.expires_at, q.state AS queue_state, q.last_outcome, q.rank
 FROM @extschema@.enrichment_indicator i
 JOIN @extschema@.enrichment_source s ON s.name = i.source
 CROSS JOIN LATERAL (SELECT DISTINCT u.service FROM pg_catalog.unnest(s.services) AS u (service)) a
@@ -223,7 +223,7 @@ COMMENT ON COLUMN @extschema@.enrichment_key_outcome.cause IS 'Of what failed: t
 COMMENT ON COLUMN @extschema@.enrichment_key_outcome.expires_at IS 'Until when the cached row is fresh. NULL: there is none.';
 COMMENT ON COLUMN @extschema@.enrichment_key_outcome.queue_state IS 'State of its request. NULL: none waits.';
 COMMENT ON COLUMN @extschema@.enrichment_key_outcome.last_outcome IS 'How the last attempt of that request ended. NULL: none was made.';
-COMMENT ON COLUMN @extschema@.enrichment_key_outcome.priority IS 'Priority of that request. NULL: none waits.';
+COMMENT ON COLUMN @extschema@.enrichment_key_outcome.rank IS 'Rank of that request in the queue. NULL: none waits.';
 COMMENT ON FUNCTION @extschema@.enrichment_time_column(regclass) IS
     'The column that says when a row happened: last_event_at, last_seen, first_seen, first_event_at or created_at. NULL: there is none.';
 COMMENT ON FUNCTION @extschema@.enrichment_sensor_column(regclass) IS

@@ -42,7 +42,7 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 $$;
 
 -- For each service the rows of all attached tables that can be covered, how many are, and after how many calls a share of
--- them is. The queue is taken as it works: higher priorities first; among equal ones those of which most rows wait.
+-- them is. The queue is taken as it works: by rank (priority and age); among equal ones those of which most rows wait.
 -- Each call is assumed to bring an answer. NULL: what is queued does not suffice.
 CREATE FUNCTION enrichment_rows_ahead(OUT service text, OUT rows bigint, OUT covered bigint, OUT calls_50 bigint, OUT calls_90 bigint, OUT calls_100 bigint)
 RETURNS SETOF record LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 5 SET search_path = pg_catalog, pg_temp AS $$
@@ -66,7 +66,7 @@ BEGIN
         keys AS (
             SELECT a.service, o.cache_key, sum(r.rows) AS rows,
                 bool_or(o.outcome IN (''success'', ''not_found'')) AS covered,
-                bool_or(coalesce(o.queue_state, ''dead'') <> ''dead'' OR o.queue_state = ''in_flight'') AS queued, max(o.priority) AS priority
+                bool_or(coalesce(o.queue_state, ''dead'') <> ''dead'' OR o.queue_state = ''in_flight'') AS queued, max(o.rank) AS rank
             FROM r JOIN @extschema@.enrichment_source s ON s.name = r.source
             CROSS JOIN LATERAL (SELECT DISTINCT u FROM unnest(s.services) u) a (service)
             LEFT JOIN @extschema@.enrichment_key_outcome o ON o.source = r.source AND o.raw_key = r.raw AND o.service = a.service
@@ -78,7 +78,7 @@ BEGIN
                 sum(k.rows) OVER w AS so_far, count(*) FILTER (WHERE NOT k.covered) OVER w AS calls, sum(k.rows) OVER (PARTITION BY k.service) AS all_rows,
                 k.covered OR k.queued AS comes
             FROM keys k
-            WINDOW w AS (PARTITION BY k.service ORDER BY k.covered DESC NULLS LAST, k.queued DESC NULLS LAST, k.priority DESC NULLS LAST, k.rows DESC, k.cache_key
+            WINDOW w AS (PARTITION BY k.service ORDER BY k.covered DESC NULLS LAST, k.queued DESC NULLS LAST, k.rank DESC NULLS LAST, k.rows DESC, k.cache_key
                 ROWS UNBOUNDED PRECEDING))
         SELECT h.service, max(h.all_rows)::bigint, coalesce(sum(h.rows) FILTER (WHERE h.covered), 0)::bigint,
             min(h.calls) FILTER (WHERE h.comes AND h.so_far >= 0.5 * h.all_rows), min(h.calls) FILTER (WHERE h.comes AND h.so_far >= 0.9 * h.all_rows),
@@ -119,7 +119,7 @@ COMMENT ON COLUMN @extschema@.enrichment_eta.calls_per_hour IS 'Calls an hour th
 COMMENT ON COLUMN @extschema@.enrichment_eta.eta IS 'Forecast of the end of the queue. NULL: nothing waits, the service is disabled or paused without end, or no forecast is possible.';
 COMMENT ON COLUMN @extschema@.enrichment_eta.rows IS 'Rows of the attached tables that this service can cover; NULL: none. This and the columns behind it read the tables, where they are asked for.';
 COMMENT ON COLUMN @extschema@.enrichment_eta.rows_covered IS 'Rows whose key is answered.';
-COMMENT ON COLUMN @extschema@.enrichment_eta.eta_50 IS 'When half of the rows are covered, if each call brings an answer: higher priorities first, then the keys of most rows. Now: they are already. NULL: what is queued does not suffice, or as for eta.';
+COMMENT ON COLUMN @extschema@.enrichment_eta.eta_50 IS 'When half of the rows are covered, if each call brings an answer: in the order of the queue, then the keys of most rows. Now: they are already. NULL: what is queued does not suffice, or as for eta.';
 COMMENT ON COLUMN @extschema@.enrichment_eta.eta_90 IS 'The same for 90 %.';
 COMMENT ON COLUMN @extschema@.enrichment_eta.eta_100 IS 'The same for all of them.';
 

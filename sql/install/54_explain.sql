@@ -12,6 +12,7 @@ DECLARE
     next   text;
     ahead  bigint;
     limits text;
+    kept   @extschema@.enrichment_lane;
 BEGIN
     SELECT * INTO found FROM @extschema@.enrich_lookup(service, key);
     SELECT r.* INTO reg FROM @extschema@.enrichment_service r WHERE r.name = service;
@@ -46,11 +47,12 @@ BEGIN
             to_char(q.resets_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"')), ', ' ORDER BY q.max::numeric / CASE q.per WHEN 'second' THEN 1
             WHEN 'minute' THEN 60 WHEN 'hour' THEN 3600 WHEN 'day' THEN 86400 ELSE 2629746 END DESC)
     INTO limits FROM @extschema@.enrichment_quota_status q WHERE q.service = enrich_explain.service AND q.max IS NOT NULL;
+    SELECT l.* INTO kept FROM @extschema@.enrichment_lane l WHERE l.service = enrich_explain.service;
     IF asked.state = 'waiting' THEN
         -- counted in the order of the queue, and no further than anybody would wait
         SELECT count(*) INTO ahead FROM (SELECT FROM @extschema@.enrichment_queue q
             WHERE q.service = asked.service AND q.state = 'waiting'
-              AND (q.priority > asked.priority OR (q.priority = asked.priority AND (q.next_attempt_at, q.id) < (asked.next_attempt_at, asked.id)))
+              AND (q.rank > asked.rank OR (q.rank = asked.rank AND (q.next_attempt_at, q.id) < (asked.next_attempt_at, asked.id)))
             LIMIT 1000000) q;
     END IF;
     RETURN concat_ws(E'\n', reason,
@@ -71,6 +73,9 @@ BEGIN
             ELSE format('%s ahead of it, priority %s, requested at %s, %s failed attempts', CASE WHEN ahead >= 1000000 THEN 'a million' ELSE ahead::text END,
                 asked.priority, to_char(asked.requested_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"'), asked.attempts) END),
         format('Breaker: %s.', CASE
+            WHEN kept.breaker <> 'closed' THEN format('%s since %s after %s failures in a row (%s), one call tries again at %s', replace(kept.breaker, '_', ' '),
+                to_char(kept.breaker_since AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"'), kept.breaker_failures, rtrim(kept.breaker_reason, '.'),
+                to_char(greatest(kept.breaker_until, lane.paused_until) AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"'))
             WHEN lane.service IS NULL THEN 'closed, calls go out'
             ELSE format('%s is not asked until %s (%s: %s), %s failures in a row', service,
                 CASE WHEN isfinite(lane.paused_until) THEN to_char(lane.paused_until AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"') ELSE 'that is mended' END,

@@ -205,14 +205,14 @@ BEGIN
         WHERE c.outcome NOT IN ('ineligible', 'no_key')),
     whole AS (SELECT c.service, sum(c.rows) AS rows, coalesce(sum(c.rows) FILTER (WHERE c.outcome = 'success'), 0) AS answered FROM counted c GROUP BY c.service),
     state AS (
-        SELECT s.name AS service, s.enabled, l.cause AS pause, l.reason, l.changed_at,
+        SELECT s.name AS service, s.enabled, CASE WHEN l.paused_until > now() THEN l.cause END AS pause, coalesce(l.breaker, 'closed') <> 'closed' AS broken, l.changed_at,
             (SELECT max(c.fetched_at) FROM @extschema@.enrichment_cache c
              WHERE c.service = s.name AND c.response_status IN ('success', 'not_found') AND c.api_response_code IS NOT NULL) AS last_answer,
             EXISTS (SELECT FROM @extschema@.enrichment_cache c WHERE c.service = s.name)
                 OR EXISTS (SELECT FROM @extschema@.enrichment_queue q WHERE q.service = s.name)
                 OR EXISTS (SELECT FROM @extschema@.enrichment_cache_stats d WHERE d.service = s.name AND d.api_calls > 0) AS ever_asked
         FROM @extschema@.enrichment_service s
-        LEFT JOIN @extschema@.enrichment_lane l ON l.service = s.name AND l.paused_until > now()),
+        LEFT JOIN @extschema@.enrichment_lane l ON l.service = s.name),
     judged AS (
         SELECT c.service, c.rows, c.shown, CASE
             WHEN c.outcome = 'empty' THEN 'empty_answer'
@@ -220,6 +220,7 @@ BEGIN
             WHEN NOT t.enabled THEN 'service_disabled'
             WHEN t.pause = 'unauthorized' OR c.cause = 'unauthorized' THEN 'bad_key'
             WHEN t.pause = 'no_credential' THEN 'no_credential'
+            WHEN t.broken THEN 'service_down'
             WHEN c.outcome IN ('success', 'not_found') THEN 'expired'
             WHEN c.outcome = 'queued' THEN CASE WHEN NOT @extschema@.enrich_preloaded() THEN 'no_worker' END
             WHEN c.cause = 'rate_limited' THEN NULL
