@@ -37,6 +37,7 @@ const SERVER: &[(&str, &str)] = &[
 pub const MAIN: &str = "bench";
 pub const STORE: &str = "bench_store";
 pub const FETCH: &str = "bench_fetch";
+pub const SOURCES: &str = "bench_sources";
 pub const TEN_MILLION: &str = "bench_ten_million";
 
 /// The running cluster, what it holds, and what was asked for.
@@ -80,6 +81,15 @@ impl Bed {
     pub fn session(&self, database: &str) -> Result<Session> {
         self.stop.check()?;
         Session::open(self.cluster.try_client(database)?, &self.stop)
+    }
+
+    /// A bare connection to a database, for what the test bed does with it.
+    ///
+    /// # Errors
+    /// When the server does not let one in.
+    pub fn client(&self, database: &str) -> Result<postgres::Client> {
+        self.stop.check()?;
+        Ok(self.cluster.try_client(database)?)
     }
 
     /// A new database with the extension in it, and the schema `bench` for everything else.
