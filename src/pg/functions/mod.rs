@@ -11,6 +11,7 @@ mod keys;
 mod lookup;
 mod password;
 mod request;
+mod sources;
 mod table;
 mod text;
 mod trial;
