@@ -45,9 +45,9 @@ mod tests {
             ),
             [
                 "attach_files|attach_files|shasum|{virustotal}|-|files",
-                "attach_other.sessions|attach_other.sessions|source_ip|{dshield}|enrichment|json",
+                "attach_other.sessions|attach_other.sessions|source_ip|{dshield}|enrichment|raw",
                 "attach_passwords|attach_passwords|password_text|{hibp}|-|passwords",
-                "attach_sessions|attach_sessions|source_ip|{dshield,urlhaus,spur}|enrichment|json",
+                "attach_sessions|attach_sessions|source_ip|{dshield,urlhaus,spur}|enrichment|raw",
                 "joined|attach_joined|address|{dshield}|-|none",
             ]
         );
@@ -143,7 +143,7 @@ mod tests {
             "source \"attach_twice\" is attached already",
             "enrich_detach()",
         );
-        assert_eq!(count("SELECT count(*) FROM pg_trigger WHERE tgrelid = 'attach_twice'::regclass"), 2);
+        assert_eq!(count("SELECT count(*) FROM pg_trigger WHERE tgrelid = 'attach_twice'::regclass"), 3);
     }
 
     #[pg_test]

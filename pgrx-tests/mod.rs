@@ -3,6 +3,7 @@
 
 mod ask;
 mod attach;
+mod attach_options;
 mod cleanup;
 mod comments;
 mod compare;

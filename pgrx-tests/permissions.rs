@@ -39,7 +39,7 @@ mod tests {
         "DELETE FROM enrichment_cache",
         "UPDATE enrichment_queue SET priority = 1",
         "TRUNCATE enrichment_history",
-        "INSERT INTO enrichment_arrival (source, raw_key) VALUES ('x', 'y')",
+        "INSERT INTO enrichment_arrival (source, raw_keys, row_counts, weights, latest) VALUES ('x', '{}', '{}', '{}', '{}')",
         "DELETE FROM enrichment_quota",
     ];
 
@@ -150,7 +150,7 @@ mod tests {
         run("CREATE TABLE permissions_events (address text, enrichment json); GRANT INSERT ON permissions_events TO permissions_sensor");
         run("SELECT enrich_attach('permissions_events', 'address', '{dshield}', 'enrichment')");
         acting_as("permissions_sensor", || run("INSERT INTO permissions_events VALUES ('9.80.2.1')"));
-        assert_eq!(list("SELECT raw_key FROM enrichment_arrival WHERE source = 'permissions_events'"), ["9.80.2.1"]);
+        assert_eq!(list("SELECT raw_keys FROM enrichment_arrival WHERE source = 'permissions_events'"), ["{9.80.2.1}"]);
     }
 
     #[pg_test]

@@ -6,7 +6,7 @@ mod tests {
     use pgrx::prelude::*;
 
     fn arrivals(source: &str) -> Vec<String> {
-        list(&format!("SELECT raw_key FROM enrichment_arrival WHERE source = '{source}' ORDER BY raw_key"))
+        list(&format!("SELECT k FROM enrichment_arrival, unnest(raw_keys) k WHERE source = '{source}' ORDER BY k"))
     }
 
     fn forget() {

@@ -37,6 +37,7 @@ const SERVER: &[(&str, &str)] = &[
 pub const MAIN: &str = "bench";
 pub const STORE: &str = "bench_store";
 pub const FETCH: &str = "bench_fetch";
+pub const SOURCES: &str = "bench_sources";
 pub const TEN_MILLION: &str = "bench_ten_million";
 
 /// The running cluster, what it holds, and what was asked for.
@@ -82,11 +83,12 @@ impl Bed {
         Session::open(self.cluster.try_client(database)?, &self.stop)
     }
 
-    /// A plain connection to a database.
+    /// A bare connection to a database, for what the test bed does with it.
     ///
     /// # Errors
     /// When the server does not let one in.
     pub fn client(&self, database: &str) -> Result<postgres::Client> {
+        self.stop.check()?;
         Ok(self.cluster.try_client(database)?)
     }
 

@@ -145,22 +145,35 @@ CREATE TABLE enrichment_lane (
 CREATE TABLE enrichment_source (
     name            text PRIMARY KEY,
     relation        regclass NOT NULL,
-    key_column      name NOT NULL,
+    key_column      name,
+    key_expression  text,
+    key_type        regtype NOT NULL,
+    eligible        text,
     services        text[] NOT NULL CHECK (cardinality(services) > 0),
     into_column     name,
-    shape           text NOT NULL CHECK (shape IN ('json', 'files', 'passwords', 'none')),
+    shape           text NOT NULL CHECK (shape IN ('raw', 'cowrieprocessor', 'files', 'passwords', 'none')),
+    flag_columns    jsonb CHECK (jsonb_typeof(flag_columns) = 'object'),
+    time_column     name,
+    weight          text,
     commit_interval int NOT NULL DEFAULT 100 CHECK (commit_interval BETWEEN 1 AND 100000),
     attached_at     timestamptz NOT NULL DEFAULT now(),
     swept_at        timestamptz,
     last_error      text,
-    last_error_at   timestamptz
+    last_error_at   timestamptz,
+    CHECK ((key_column IS NULL) <> (key_expression IS NULL))
 );
 
 CREATE TABLE enrichment_arrival (
-    id      bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    source  text NOT NULL,
-    raw_key text COLLATE "C" NOT NULL,
-    urgent  boolean NOT NULL DEFAULT false
+    id         bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    source     text NOT NULL,
+    raw_keys   text[] COLLATE "C" NOT NULL,
+    row_counts bigint[] NOT NULL,
+    weights    float8[] NOT NULL,
+    latest     timestamptz[] NOT NULL,
+    key_count  int NOT NULL GENERATED ALWAYS AS (cardinality(raw_keys)) STORED,
+    urgent     boolean NOT NULL DEFAULT false,
+    CHECK (cardinality(row_counts) = cardinality(raw_keys) AND cardinality(weights) = cardinality(raw_keys)
+        AND cardinality(latest) = cardinality(raw_keys))
 );
 
 CREATE TABLE enrichment_indicator (
@@ -169,6 +182,9 @@ CREATE TABLE enrichment_indicator (
     cache_key  text COLLATE "C",
     problem    text,
     dirty      boolean NOT NULL DEFAULT true,
+    row_count  bigint NOT NULL DEFAULT 1,
+    weight     float8 NOT NULL DEFAULT 1,
+    latest     timestamptz,
     first_seen timestamptz NOT NULL DEFAULT now(),
     written_at timestamptz,
     PRIMARY KEY (source, raw_key),
@@ -176,6 +192,22 @@ CREATE TABLE enrichment_indicator (
 ) WITH (fillfactor = 80);
 CREATE INDEX enrichment_indicator_key ON enrichment_indicator (cache_key);
 CREATE INDEX enrichment_indicator_dirty ON enrichment_indicator (source, raw_key) WHERE dirty;
+
+-- One row for each CALL enrich_refresh that runs, or ran until it was cut short.
+CREATE TABLE enrichment_refresh_run (
+    pid           int PRIMARY KEY,
+    started_at    timestamptz NOT NULL,
+    phase         text NOT NULL,
+    sources       text[] NOT NULL,
+    keys_total    bigint,
+    keys_done     bigint,
+    keys_failed   bigint,
+    keys_to_write bigint,
+    per_second    numeric,
+    eta           timestamptz,
+    waiting_for   text,
+    updated_at    timestamptz NOT NULL
+) WITH (fillfactor = 50);
 
 CREATE TABLE enrichment_cache_stats (
     service            text COLLATE "C" NOT NULL,

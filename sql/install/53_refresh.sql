@@ -1,35 +1,8 @@
 -- CALL enrich_refresh(...): asking for the keys of attached tables, and how it stands.
 
--- Asks for the keys of a source, all of them or those of its newest rows; returns the latter, else JSON null.
-CREATE FUNCTION enrichment_ask_source(source text, newest int) RETURNS jsonb LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, pg_temp AS $$
-DECLARE
-    known   @extschema@.enrichment_source;
-    latest  text;
-    raw     text;
-    asked   jsonb;
-BEGIN
-    SELECT s.* INTO known FROM @extschema@.enrichment_source s WHERE s.name = source;
-    -- the newest rows first, by the time column the table has; a type of the owner's own would sort with our rights
-    SELECT format('ORDER BY %I DESC NULLS LAST', a.attname) INTO latest FROM pg_attribute a
-    WHERE a.attrelid = known.relation AND NOT a.attisdropped
-      AND a.atttypid IN ('timestamptz'::regtype, 'timestamp'::regtype, 'date'::regtype)
-      AND a.attname IN ('last_event_at', 'first_event_at', 'first_seen', 'last_seen', 'created_at')
-    ORDER BY array_position('{last_event_at,last_seen,first_seen,first_event_at,created_at}', a.attname::text) LIMIT 1;
-    raw := CASE known.shape
-        WHEN 'passwords' THEN format('@extschema@.enrich_hibp_prefix(%I::text)', known.key_column)
-        ELSE format('%I::text', known.key_column) END;
-    EXECUTE format('WITH added AS (INSERT INTO @extschema@.enrichment_arrival (source, raw_key, urgent)
-        SELECT DISTINCT $1, r.raw, true FROM (SELECT %1$s AS raw FROM %2$s WHERE %3$I IS NOT NULL %4$s LIMIT $2) r
-        RETURNING raw_key) SELECT CASE WHEN $2 IS NOT NULL THEN coalesce(jsonb_agg(a.raw_key), ''[]'') ELSE ''null'' END FROM added a',
-        raw, known.relation, known.key_column, coalesce(latest, '')) INTO asked USING source, nullif(newest, 0);
-    PERFORM @extschema@.enrich_wake();
-    RETURN asked;
-END $$;
-
 -- How a refresh stands. asked: by source, the raw keys it is about, or null for all.
 CREATE FUNCTION enrichment_refresh_state(asked jsonb,
-    OUT keys bigint, OUT done bigint, OUT failed bigint, OUT unwritten bigint, OUT waiting text)
+    OUT keys bigint, OUT done bigint, OUT failed bigint, OUT unwritten bigint, OUT to_write bigint, OUT waiting text)
 LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     open_services text[];
@@ -66,9 +39,10 @@ BEGIN
     SELECT t.keys, t.done, t.failed, t.pending, t.open
         + (SELECT count(*) FROM picked p WHERE p.dirty)
         + (SELECT count(*) FROM @extschema@.enrichment_arrival a WHERE a.source IN (SELECT w.source FROM whole w)
-            OR (a.source, a.raw_key) IN (SELECT p.source, p.raw FROM part p))
+            OR (a.urgent AND a.source IN (SELECT p.source FROM part p)))
         + (SELECT count(*) FROM @extschema@.enrichment_source s JOIN whole w ON w.source = s.name WHERE s.swept_at IS NULL)
-    INTO keys, done, failed, open_services, unwritten FROM counted t;
+        , (SELECT count(*) FROM picked p WHERE p.dirty)
+    INTO keys, done, failed, open_services, unwritten, to_write FROM counted t;
     SELECT string_agg(format('%s: %s', e.service, e.line), '; ' ORDER BY e.service) INTO waiting FROM (
         SELECT t.service, CASE WHEN l.service IS NOT NULL THEN format('%s to go, paused: %s', t.pending, l.reason)
             ELSE format('%s to go, done about %s (%s)', t.pending, to_char(t.eta AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI "UTC"'),
@@ -78,50 +52,170 @@ BEGIN
         WHERE t.pending > 0 AND t.service = ANY (open_services)) e;
 END $$;
 
+-- A length of time as one says it.
+CREATE FUNCTION enrichment_words(seconds numeric) RETURNS text LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp AS $$
+    SELECT CASE WHEN seconds >= 2 * 86400 THEN ceil(seconds / 86400) || ' days'
+        WHEN seconds >= 2 * 3600 THEN ceil(seconds / 3600) || ' h'
+        WHEN seconds >= 120 THEN ceil(seconds / 60) || ' min'
+        ELSE ceil(seconds) || ' s' END
+$$;
+
+-- How long a service's limits make so many calls take from now on, and which limit it is.
+CREATE FUNCTION enrichment_time_for(service text, calls bigint, OUT seconds numeric, OUT binding_limit text) LANGUAGE sql STABLE
+SET search_path = pg_catalog, pg_temp AS $$
+    SELECT w.windows * w.seconds, w.max || '/' || w.per FROM (
+        SELECT j.max, j.per,
+            CASE j.per WHEN 'second' THEN 1 WHEN 'minute' THEN 60 WHEN 'hour' THEN 3600 WHEN 'day' THEN 86400 ELSE 2629746 END AS seconds,
+            ceil(greatest(calls - coalesce(q.remaining, j.max), 0)::numeric / nullif(j.max, 0)) AS windows
+        FROM @extschema@.enrichment_service s
+        CROSS JOIN LATERAL jsonb_to_recordset(s.limits) AS j (max bigint, per text)
+        LEFT JOIN @extschema@.enrichment_quota_status q ON q.service = s.name AND q.per = j.per
+        WHERE s.name = enrichment_time_for.service) w
+    ORDER BY w.windows * w.seconds DESC NULLS FIRST LIMIT 1
+$$;
+
+-- The sources a refresh is about, each with how many of its newest rows; 0 is all.
+CREATE FUNCTION enrichment_refresh_chosen(sessions int, files int, passwords int) RETURNS TABLE (name text, newest int)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT c.name, c.newest FROM (
+        SELECT s.name, CASE s.shape WHEN 'files' THEN files WHEN 'passwords' THEN passwords ELSE sessions END AS newest
+        FROM @extschema@.enrichment_source s) c
+    WHERE c.newest IS NOT NULL ORDER BY c.name
+$$;
+
+-- Says what a refresh would cost; changes nothing.
+CREATE FUNCTION enrichment_refresh_cost(sessions int, files int, passwords int) RETURNS void
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    source record;
+    cost   record;
+    costs  jsonb := '{}';
+    total  bigint := 0;
+    longest record;
+    rest   numeric;
+BEGIN
+    FOR source IN SELECT c.name, c.newest FROM @extschema@.enrichment_refresh_chosen(sessions, files, passwords) c LOOP
+        BEGIN
+            FOR cost IN SELECT c.service, c.keys, c.calls FROM @extschema@.enrichment_cost(source.name, nullif(source.newest, 0)) c LOOP
+                RAISE NOTICE 'enrich_refresh: %: % of % keys need a call to %', source.name, cost.calls, cost.keys, cost.service;
+                costs := jsonb_set(costs, ARRAY[cost.service],
+                    to_jsonb(coalesce((costs ->> cost.service)::bigint, 0) + cost.calls));
+                total := total + cost.calls;
+            END LOOP;
+        -- as below
+        EXCEPTION WHEN OTHERS THEN
+            RAISE WARNING 'source "%" is left out: %', source.name, SQLERRM
+                USING HINT = 'Mend the table, or detach the source with enrich_detach().';
+        END;
+    END LOOP;
+    -- all services are asked at the same time: the slowest says how long it takes, the others are done before
+    SELECT c.key AS service, t.seconds, t.binding_limit
+    INTO longest FROM jsonb_each_text(costs) c
+    CROSS JOIN LATERAL @extschema@.enrichment_time_for(c.key, c.value::bigint) t
+    WHERE c.value::bigint > 0 AND t.seconds IS NOT NULL ORDER BY t.seconds DESC LIMIT 1;
+    IF longest.service IS NULL THEN
+        RAISE NOTICE 'enrich_refresh: dry run: % calls', total;
+        RETURN;
+    END IF;
+    SELECT max(t.seconds) INTO rest FROM jsonb_each_text(costs) c
+    CROSS JOIN LATERAL @extschema@.enrichment_time_for(c.key, c.value::bigint) t
+    WHERE c.value::bigint > 0 AND c.key <> longest.service;
+    RAISE NOTICE 'enrich_refresh: dry run: % calls, % at %', total, @extschema@.enrichment_words(longest.seconds),
+        concat(longest.service, '''s ', longest.binding_limit, ', ' || @extschema@.enrichment_words(rest) || ' for the rest');
+END $$;
+
+-- Notes how this session's refresh stands, for others to see; without a phase, that it is over.
+CREATE FUNCTION enrichment_refresh_note(run_phase text, chosen text[] DEFAULT NULL, total bigint DEFAULT NULL, done bigint DEFAULT NULL,
+    failed bigint DEFAULT NULL, to_write bigint DEFAULT NULL, rate numeric DEFAULT NULL, done_at timestamptz DEFAULT NULL, waiting text DEFAULT NULL)
+RETURNS void LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    DELETE FROM @extschema@.enrichment_refresh_run r WHERE (run_phase IS NULL AND r.pid = pg_backend_pid())
+        OR (run_phase = 'asking' AND (r.pid = pg_backend_pid() OR NOT EXISTS (
+            SELECT FROM pg_stat_get_activity(r.pid) a WHERE a.query_start = r.started_at)));
+    INSERT INTO @extschema@.enrichment_refresh_run AS r
+    SELECT pg_backend_pid(), statement_timestamp(), run_phase, chosen, total, done, failed, to_write, rate, done_at, waiting, clock_timestamp()
+    WHERE run_phase IS NOT NULL
+    ON CONFLICT (pid) DO UPDATE SET started_at = excluded.started_at, phase = excluded.phase, sources = excluded.sources,
+        keys_total = excluded.keys_total, keys_done = excluded.keys_done, keys_failed = excluded.keys_failed,
+        keys_to_write = excluded.keys_to_write, per_second = excluded.per_second, eta = excluded.eta,
+        waiting_for = excluded.waiting_for, updated_at = excluded.updated_at;
+$$;
+
+-- A refresh that was cut short leaves its row; whether it still runs, the activity of its session tells.
+CREATE FUNCTION enrichment_refresh_running() RETURNS SETOF enrichment_refresh_run LANGUAGE sql STABLE SECURITY DEFINER ROWS 1
+SET search_path = pg_catalog, pg_temp AS $$
+    SELECT r.* FROM @extschema@.enrichment_refresh_run r
+    WHERE EXISTS (SELECT FROM pg_stat_get_activity(r.pid) a WHERE a.query_start = r.started_at AND a.state = 'active')
+$$;
+
+CREATE VIEW enrichment_refresh_progress AS
+SELECT r.pid, d.oid AS datid, d.datname, r.started_at, r.phase, r.sources, r.keys_total, r.keys_done, r.keys_failed, r.keys_to_write,
+    pg_catalog.trunc((r.keys_done * 100)::numeric / nullif(r.keys_total, 0)::numeric, 2)::numeric(5, 2) AS percent,
+    r.per_second, r.eta, r.waiting_for, r.updated_at
+FROM @extschema@.enrichment_refresh_running() r
+JOIN pg_catalog.pg_database d ON d.datname = pg_catalog.current_database();
+
 CREATE PROCEDURE enrich_refresh(
     sessions        int DEFAULT 0,
     files           int DEFAULT 0,
     passwords       int DEFAULT 0,
-    commit_interval int DEFAULT 100
+    commit_interval int DEFAULT 100,
+    dry_run         boolean DEFAULT false
 ) LANGUAGE plpgsql AS $$
 DECLARE
     chosen  jsonb;
+    names   text[];
     state   record;
     asked   timestamptz;
     told    timestamptz := clock_timestamp();
     started timestamptz := clock_timestamp();
     began   bigint;
     rate    numeric;
+    eta     timestamptz;
 BEGIN
-    IF NOT @extschema@.enrich_preloaded() THEN
-        RAISE EXCEPTION 'enrich_refresh needs enrichment_cache in shared_preload_libraries' USING ERRCODE = '55000',
-            HINT = 'Add enrichment_cache to shared_preload_libraries and restart the server.';
-    END IF;
     IF least(sessions, files, passwords) < 0 OR commit_interval IS NULL OR commit_interval < 1 OR commit_interval > 100000 THEN
         RAISE EXCEPTION 'numbers of rows must not be negative, commit_interval must lie between 1 and 100000' USING ERRCODE = '22023',
             HINT = '0 means all rows; NULL leaves a kind of table out.';
     END IF;
-    chosen := @extschema@.enrichment_refresh_begin(sessions, files, passwords, commit_interval);
-    IF chosen IS NULL THEN
+    names := ARRAY(SELECT c.name FROM @extschema@.enrichment_refresh_chosen(sessions, files, passwords) c);
+    IF pg_catalog.cardinality(names) = 0 THEN
         RAISE EXCEPTION 'no table is attached' USING ERRCODE = '55000',
             HINT = 'Attach one first, for example: SELECT enrich_attach(''session_summaries'', ''source_ip'', ''{dshield,urlhaus,spur}'', ''enrichment'').';
     END IF;
+    IF dry_run THEN
+        PERFORM @extschema@.enrichment_refresh_cost(sessions, files, passwords);
+        RETURN;
+    END IF;
+    IF NOT @extschema@.enrich_preloaded() THEN
+        RAISE EXCEPTION 'enrich_refresh needs enrichment_cache in shared_preload_libraries' USING ERRCODE = '55000',
+            HINT = 'Add enrichment_cache to shared_preload_libraries and restart the server.';
+    END IF;
+    PERFORM @extschema@.enrichment_refresh_note('asking', names);
+    COMMIT;
+    chosen := @extschema@.enrichment_refresh_begin(sessions, files, passwords, commit_interval);
     COMMIT;
     LOOP
         asked := clock_timestamp();
         SELECT * INTO state FROM @extschema@.enrichment_refresh_state(chosen);
-        ROLLBACK;
         EXIT WHEN state.unwritten = 0;
         began := coalesce(began, state.done);
+        rate := (state.done - began) / greatest(extract(epoch FROM clock_timestamp() - started), 1);
+        eta := CASE WHEN rate > 0 AND (state.keys - state.done - state.failed) / rate < 1e9
+            THEN clock_timestamp() + pg_catalog.make_interval(secs => ((state.keys - state.done - state.failed) / rate)::float8) END;
+        PERFORM @extschema@.enrichment_refresh_note(CASE WHEN state.done + state.failed < state.keys THEN 'fetching' ELSE 'writing' END,
+            names, state.keys, state.done, state.failed, state.to_write, pg_catalog.round(rate, 1), eta, state.waiting);
+        COMMIT;
         IF clock_timestamp() >= told + interval '5 seconds' THEN
-            rate := (state.done - began) / greatest(extract(epoch FROM clock_timestamp() - started), 1);
             RAISE NOTICE 'enrich_refresh: % of % keys answered, % failed, % per second%', state.done, state.keys, state.failed,
-                pg_catalog.round(rate, 1), coalesce('; ' || state.waiting, '');
+                pg_catalog.round(rate, 1), pg_catalog.concat(
+                    pg_catalog.to_char(eta AT TIME ZONE 'UTC', '", done about "YYYY-MM-DD HH24:MI:SS" UTC"'), '; ' || state.waiting);
             told := clock_timestamp();
         END IF;
         -- looking at a large table takes its time: at most a fifth of the time is spent on it
         PERFORM pg_catalog.pg_sleep(greatest(0.2, 4 * extract(epoch FROM clock_timestamp() - asked)::double precision));
     END LOOP;
+    PERFORM @extschema@.enrichment_refresh_note(NULL);
+    COMMIT;
     RAISE NOTICE 'enrich_refresh: done, % of % keys answered, % failed, in % s', state.done, state.keys, state.failed,
         pg_catalog.round(extract(epoch FROM clock_timestamp() - started), 1);
     IF state.waiting IS NOT NULL THEN
@@ -133,23 +227,72 @@ END $$;
 CREATE FUNCTION enrichment_refresh_begin(sessions int, files int, passwords int, every int) RETURNS jsonb
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    chosen jsonb;
+    chosen jsonb := '{}';
     source record;
 BEGIN
-    FOR source IN
-        SELECT s.name, CASE s.shape WHEN 'files' THEN files WHEN 'passwords' THEN passwords ELSE sessions END AS newest
-        FROM @extschema@.enrichment_source s ORDER BY s.name
-    LOOP
-        CONTINUE WHEN source.newest IS NULL;
+    FOR source IN SELECT c.name, c.newest FROM @extschema@.enrichment_refresh_chosen(sessions, files, passwords) c LOOP
         UPDATE @extschema@.enrichment_source s SET commit_interval = every WHERE s.name = source.name AND s.commit_interval <> every;
         BEGIN
-            chosen := coalesce(chosen, '{}')
-                || jsonb_build_object(source.name, @extschema@.enrichment_ask_source(source.name, source.newest));
-        EXCEPTION WHEN undefined_table OR undefined_column OR syntax_error THEN
-            chosen := coalesce(chosen, '{}');
+            chosen := chosen || jsonb_build_object(source.name,
+                to_jsonb(@extschema@.enrichment_ask_source(source.name, nullif(source.newest, 0))));
+        -- a table that changed, or an expression that fails on one of its rows in whatever way (a cancel is none of them)
+        EXCEPTION WHEN OTHERS THEN
             RAISE WARNING 'source "%" is left out: %', source.name, SQLERRM
                 USING HINT = 'Mend the table, or detach the source with enrich_detach().';
         END;
     END LOOP;
     RETURN chosen;
 END $$;
+
+INSERT INTO @extschema@.enrichment_privilege (level, action, object) VALUES
+    ('reader', 'SELECT', 'enrichment_refresh_progress'),
+    ('reader', 'EXECUTE', 'enrichment_refresh_running()'),
+    ('monitor', 'SELECT', 'enrichment_refresh_progress'),
+    ('monitor', 'EXECUTE', 'enrichment_refresh_running()'),
+    ('admin', 'EXECUTE', 'enrichment_refresh_chosen(integer, integer, integer)'),
+    ('admin', 'EXECUTE', 'enrichment_refresh_cost(integer, integer, integer)'),
+    ('admin', 'EXECUTE', 'enrichment_refresh_begin(integer, integer, integer, integer)'),
+    ('admin', 'EXECUTE', 'enrichment_refresh_state(jsonb)'),
+    ('admin', 'EXECUTE', 'enrichment_refresh_note(text, text[], bigint, bigint, bigint, bigint, numeric, timestamptz, text)'),
+    ('admin', 'EXECUTE', 'enrich_refresh(integer, integer, integer, integer, boolean)');
+
+COMMENT ON TABLE enrichment_refresh_run IS 'How each CALL enrich_refresh stands or stood when it was cut short; enrichment_refresh_progress shows those that run.';
+COMMENT ON COLUMN enrichment_refresh_run.pid IS 'The session.';
+COMMENT ON COLUMN enrichment_refresh_run.started_at IS 'When its statement began.';
+COMMENT ON COLUMN enrichment_refresh_run.phase IS 'asking, fetching or writing.';
+COMMENT ON COLUMN enrichment_refresh_run.sources IS 'The sources it is about.';
+COMMENT ON COLUMN enrichment_refresh_run.keys_total IS 'Keys, each counted once for each service.';
+COMMENT ON COLUMN enrichment_refresh_run.keys_done IS 'Of these, answered.';
+COMMENT ON COLUMN enrichment_refresh_run.keys_failed IS 'Of these, failed so far.';
+COMMENT ON COLUMN enrichment_refresh_run.keys_to_write IS 'Keys whose rows are still to be written.';
+COMMENT ON COLUMN enrichment_refresh_run.per_second IS 'Keys answered per second since it began.';
+COMMENT ON COLUMN enrichment_refresh_run.eta IS 'When the rest is answered at that rate. NULL: cannot be told yet.';
+COMMENT ON COLUMN enrichment_refresh_run.waiting_for IS 'Per service, how many keys are to go and what they wait for.';
+COMMENT ON COLUMN enrichment_refresh_run.updated_at IS 'When this was noted.';
+COMMENT ON VIEW enrichment_refresh_progress IS 'Each CALL enrich_refresh that runs in this database, in the manner of pg_stat_progress_vacuum.';
+COMMENT ON COLUMN enrichment_refresh_progress.pid IS 'The session.';
+COMMENT ON COLUMN enrichment_refresh_progress.datid IS 'Its database.';
+COMMENT ON COLUMN enrichment_refresh_progress.datname IS 'The name of its database.';
+COMMENT ON COLUMN enrichment_refresh_progress.started_at IS 'When its statement began.';
+COMMENT ON COLUMN enrichment_refresh_progress.phase IS 'asking (keys are being listed), fetching, or writing (all are answered, rows are still to be written).';
+COMMENT ON COLUMN enrichment_refresh_progress.sources IS 'The sources it is about.';
+COMMENT ON COLUMN enrichment_refresh_progress.keys_total IS 'Keys, each counted once for each service.';
+COMMENT ON COLUMN enrichment_refresh_progress.keys_done IS 'Of these, answered.';
+COMMENT ON COLUMN enrichment_refresh_progress.keys_failed IS 'Of these, failed so far.';
+COMMENT ON COLUMN enrichment_refresh_progress.keys_to_write IS 'Keys whose rows are still to be written.';
+COMMENT ON COLUMN enrichment_refresh_progress.percent IS 'Answered of all, rounded down.';
+COMMENT ON COLUMN enrichment_refresh_progress.per_second IS 'Keys answered per second since it began.';
+COMMENT ON COLUMN enrichment_refresh_progress.eta IS 'When the rest is answered at that rate. NULL: cannot be told yet.';
+COMMENT ON COLUMN enrichment_refresh_progress.waiting_for IS 'Per service, how many keys are to go and what they wait for.';
+COMMENT ON COLUMN enrichment_refresh_progress.updated_at IS 'When this was noted.';
+COMMENT ON PROCEDURE enrich_refresh(integer, integer, integer, integer, boolean) IS
+    'Asks for the newest n rows of attached tables (sessions, files, passwords; 0: all, NULL: none) and waits until they are answered and written, with notices on the way. dry_run: says what it would cost.';
+COMMENT ON FUNCTION enrichment_words(numeric) IS 'Part of enrich_refresh: a number of seconds as one says it.';
+COMMENT ON FUNCTION enrichment_time_for(text, bigint) IS 'How long the limits of a service make so many calls take, and which limit binds.';
+COMMENT ON FUNCTION enrichment_refresh_chosen(integer, integer, integer) IS 'Part of enrich_refresh: the sources it is about.';
+COMMENT ON FUNCTION enrichment_refresh_cost(integer, integer, integer) IS 'Part of enrich_refresh: says what it would cost.';
+COMMENT ON FUNCTION enrichment_refresh_begin(integer, integer, integer, integer) IS 'Part of enrich_refresh: lists the keys of the sources.';
+COMMENT ON FUNCTION enrichment_refresh_state(jsonb) IS 'Part of enrich_refresh: how far these sources are, in distinct keys.';
+COMMENT ON FUNCTION enrichment_refresh_note(text, text[], bigint, bigint, bigint, bigint, numeric, timestamptz, text) IS
+    'Part of enrich_refresh: notes how this session''s refresh stands.';
+COMMENT ON FUNCTION enrichment_refresh_running() IS 'The rows of enrichment_refresh_run whose session is still at it.';

@@ -31,6 +31,28 @@ BEGIN
     RETURN QUERY SELECT d.severity, d.check_name, d.detail, d.hint FROM @extschema@.enrich_disk_health() d;
     RETURN QUERY SELECT 'error', 'source ' || s.name, s.last_error, 'Mend the table, or detach the source with enrich_detach().'
         FROM @extschema@.enrichment_source s WHERE s.last_error IS NOT NULL ORDER BY s.name;
+    -- an index whose first column is an expression is taken for the right one where an expression finds the rows
+    RETURN QUERY SELECT 'warning', 'source ' || s.name, format('no index finds the rows of a key in a table of %s: each batch of answers reads all of it',
+            pg_size_pretty(size.bytes)), format('CREATE INDEX CONCURRENTLY ON %s (%s);', s.relation, CASE
+                WHEN s.shape = 'passwords' THEN format('@extschema@.enrich_hibp_prefix(%I) COLLATE "C"', s.key_column)
+                ELSE coalesce(quote_ident(s.key_column), format('(%s)', s.key_expression)) END)
+        FROM @extschema@.enrichment_source s
+        JOIN pg_class c ON c.oid = s.relation AND s.shape <> 'none' AND s.last_error IS NULL
+        CROSS JOIN LATERAL (SELECT coalesce(sum(pg_relation_size(t.relid)), pg_relation_size(s.relation)) AS bytes
+            FROM pg_partition_tree(s.relation) t) size
+        WHERE size.bytes > 8 * 1024 * 1024 AND NOT EXISTS (
+            SELECT FROM pg_index x WHERE x.indrelid = s.relation AND x.indisvalid AND x.indpred IS NULL
+              AND CASE WHEN s.key_expression IS NULL AND s.shape <> 'passwords'
+                THEN x.indkey[0] = (SELECT a.attnum FROM pg_attribute a WHERE a.attrelid = s.relation AND a.attname = s.key_column)
+                ELSE x.indkey[0] = 0 END)
+        ORDER BY s.name;
+    RETURN QUERY SELECT 'warning', 'source ' || s.name, 'a trigger of it is missing or disabled: new rows are found by the periodic search only',
+            format('ALTER TABLE %s ENABLE TRIGGER USER; or detach the source and attach it again.', s.relation)
+        FROM @extschema@.enrichment_source s JOIN pg_class c ON c.oid = s.relation
+        WHERE s.last_error IS NULL AND (SELECT count(*) FROM pg_trigger t WHERE t.tgrelid = s.relation AND NOT t.tgisinternal
+            AND t.tgenabled IN ('O', 'A') AND t.tgfoid = '@extschema@.enrichment_note_rows()'::regprocedure
+            AND split_part(encode(t.tgargs, 'escape'), '\000', 1) = encode(convert_to(s.name, getdatabaseencoding()), 'escape')) < 3
+        ORDER BY s.name;
     RETURN QUERY SELECT 'warning', 'queue length', format('%s of at most %s requests', n.requests, n.max_queue),
             'The worker goes on; writers are refused at the bound. Raise enrichment_cache.max_queue, or ask for less.'
         FROM @extschema@.enrich_queue_length() n WHERE n.requests > n.max_queue * 0.9;

@@ -41,10 +41,8 @@ SELECT 'writer', 'EXECUTE', o FROM pg_catalog.unnest(ARRAY[
 INSERT INTO @extschema@.enrichment_privilege (level, action, object)
 SELECT 'admin', 'EXECUTE', o FROM pg_catalog.unnest(ARRAY[
     'enrich_invalidate(text, text, boolean)', 'enrich_cleanup(bigint)', 'enrich_set_secret(text, text)',
-    'enrich_attach(regclass, name, text[], name, text)', 'enrich_detach(text)', 'enrich_wake()',
-    'enrichment_refresh_begin(integer, integer, integer, integer)', 'enrichment_refresh_state(jsonb)',
-    'enrich_check_service(text, text, text, text, text, text, text, text, text)', 'enrich_registry_changed(oid)',
-    'enrich_refresh(integer, integer, integer, integer)']) AS o;
+    'enrich_wake()',
+    'enrich_check_service(text, text, text, text, text, text, text, text, text)', 'enrich_registry_changed(oid)']) AS o;
 
 INSERT INTO @extschema@.enrichment_privilege (level, action, object)
 SELECT 'admin', 'INSERT, UPDATE, DELETE', o FROM pg_catalog.unnest(ARRAY[

@@ -91,13 +91,19 @@ COMMENT ON TABLE @extschema@.enrichment_source IS
     'Which tables of users are enriched, by which column, into what. Made by enrich_attach.';
 COMMENT ON COLUMN @extschema@.enrichment_source.name IS 'Name of the source, as enrich_attach returned it.';
 COMMENT ON COLUMN @extschema@.enrichment_source.relation IS 'The table.';
-COMMENT ON COLUMN @extschema@.enrichment_source.key_column IS 'Its column that holds the keys.';
+COMMENT ON COLUMN @extschema@.enrichment_source.key_column IS 'Its column that holds the keys. NULL: key_expression makes them.';
+COMMENT ON COLUMN @extschema@.enrichment_source.key_expression IS 'An SQL expression over a row that makes its key. NULL: key_column holds it.';
+COMMENT ON COLUMN @extschema@.enrichment_source.key_type IS 'The type of the column or expression when it was attached.';
+COMMENT ON COLUMN @extschema@.enrichment_source.eligible IS 'An SQL condition: which rows are asked about and written. NULL: all.';
 COMMENT ON COLUMN @extschema@.enrichment_source.services IS 'The services asked about each key.';
 COMMENT ON COLUMN @extschema@.enrichment_source.into_column IS 'The json or jsonb column that takes the answers. NULL: none.';
-COMMENT ON COLUMN @extschema@.enrichment_source.shape IS 'How answers are written: json (into_column), files (the vt_* columns), passwords (breached and its kin), none.';
-COMMENT ON COLUMN @extschema@.enrichment_source.commit_interval IS 'Keys written back in one transaction.';
+COMMENT ON COLUMN @extschema@.enrichment_source.shape IS 'How answers are written: raw or cowrieprocessor (into_column), files (the vt_* columns), passwords (breached and its kin), none.';
+COMMENT ON COLUMN @extschema@.enrichment_source.flag_columns IS 'Boolean columns and the service each tells of. NULL: those that are there under their usual names, such as dshield_flagged.';
+COMMENT ON COLUMN @extschema@.enrichment_source.time_column IS 'When a row came or was last seen: newer rows first. NULL: the table does not tell.';
+COMMENT ON COLUMN @extschema@.enrichment_source.weight IS 'An SQL expression: what a row adds to the worth of its key. NULL: 1.';
+COMMENT ON COLUMN @extschema@.enrichment_source.commit_interval IS 'Rows written back in one transaction, by the count of their keys'' rows.';
 COMMENT ON COLUMN @extschema@.enrichment_source.attached_at IS 'When it was attached.';
-COMMENT ON COLUMN @extschema@.enrichment_source.swept_at IS 'When the whole table was last searched for keys. NULL: not yet.';
+COMMENT ON COLUMN @extschema@.enrichment_source.swept_at IS 'When the whole table was last searched for keys. NULL: not yet, or to be searched soon.';
 COMMENT ON COLUMN @extschema@.enrichment_source.last_error IS 'What is wrong with the source. NULL: nothing.';
 COMMENT ON COLUMN @extschema@.enrichment_source.last_error_at IS 'Since when. NULL: nothing is wrong.';
 
@@ -105,7 +111,11 @@ COMMENT ON TABLE @extschema@.enrichment_arrival IS
     'Keys that triggers and sweeps have seen and the worker has not looked at yet: append only.';
 COMMENT ON COLUMN @extschema@.enrichment_arrival.id IS 'Order of arrival.';
 COMMENT ON COLUMN @extschema@.enrichment_arrival.source IS 'enrichment_source.name.';
-COMMENT ON COLUMN @extschema@.enrichment_arrival.raw_key IS 'The key as it stands in the row; of a password its HIBP prefix.';
+COMMENT ON COLUMN @extschema@.enrichment_arrival.raw_keys IS 'Distinct keys as they stand in the rows; of passwords their HIBP prefixes. Empty: the table is to be searched.';
+COMMENT ON COLUMN @extschema@.enrichment_arrival.row_counts IS 'For each key, its new rows.';
+COMMENT ON COLUMN @extschema@.enrichment_arrival.weights IS 'For each key, the weight of these rows.';
+COMMENT ON COLUMN @extschema@.enrichment_arrival.latest IS 'For each key, the latest time of these rows.';
+COMMENT ON COLUMN @extschema@.enrichment_arrival.key_count IS 'How many keys.';
 COMMENT ON COLUMN @extschema@.enrichment_arrival.urgent IS 'true: to be asked before others.';
 
 COMMENT ON TABLE @extschema@.enrichment_indicator IS
@@ -115,6 +125,9 @@ COMMENT ON COLUMN @extschema@.enrichment_indicator.raw_key IS 'The key as it sta
 COMMENT ON COLUMN @extschema@.enrichment_indicator.cache_key IS 'Its normal form. NULL: it cannot be asked about, see problem.';
 COMMENT ON COLUMN @extschema@.enrichment_indicator.problem IS 'Why it cannot. NULL: it can.';
 COMMENT ON COLUMN @extschema@.enrichment_indicator.dirty IS 'true: the rows of this key are to be written again.';
+COMMENT ON COLUMN @extschema@.enrichment_indicator.row_count IS 'Rows with this key: as the last search counted them, and those that came since.';
+COMMENT ON COLUMN @extschema@.enrichment_indicator.weight IS 'Their weight (enrichment_source.weight).';
+COMMENT ON COLUMN @extschema@.enrichment_indicator.latest IS 'The latest time of them (enrichment_source.time_column).';
 COMMENT ON COLUMN @extschema@.enrichment_indicator.first_seen IS 'When the key was first seen.';
 COMMENT ON COLUMN @extschema@.enrichment_indicator.written_at IS 'When its rows were last written. NULL: not yet.';
 
@@ -442,20 +455,12 @@ COMMENT ON FUNCTION @extschema@.enrich_urlhaus_tags(jsonb) IS
 COMMENT ON FUNCTION @extschema@.enrich_urlhaus_online(jsonb) IS
     'How many URLs of a URLhaus answer are online. NULL where it names none.';
 
-COMMENT ON FUNCTION @extschema@.enrich_attach(regclass, name, text[], name, text) IS
-    'Attaches a table: its keys are asked about and answers written into its rows, from now on and for the rows that stand. Returns the source''s name. into_column NULL: known columns are filled, else the table is only joined.';
-COMMENT ON FUNCTION @extschema@.enrich_detach(text) IS
-    'Detaches a source: its triggers go, what was written stays.';
-COMMENT ON PROCEDURE @extschema@.enrich_refresh(integer, integer, integer, integer) IS
-    'Asks for the newest n rows of attached tables (sessions, files, passwords; 0: all, NULL: none) and waits until they are answered and written, with notices on the way.';
 COMMENT ON FUNCTION @extschema@.enrich_explain(text, text) IS
     'One sentence: why the value of a key is what it is, and what happens next.';
 COMMENT ON FUNCTION @extschema@.enrich_health() IS
     'What is well and what is not, with a hint what to do. severity: ok, warning or error.';
 COMMENT ON FUNCTION @extschema@.enrich_grant(regrole, text) IS
     'Gives a role the rights of a level: reader; writer (store, request, fetch too); admin (services, sources, secrets, cleanup too).';
-COMMENT ON FUNCTION @extschema@.enrichment_note_rows() IS
-    'Trigger of attached tables: writes the distinct keys of new and changed rows to enrichment_arrival.';
 COMMENT ON FUNCTION @extschema@.enrichment_keep_history() IS
     'Trigger of enrichment_cache: a payload that is replaced by another one goes to enrichment_history.';
 COMMENT ON FUNCTION @extschema@.enrich_scattered(bigint) IS
@@ -472,9 +477,3 @@ COMMENT ON FUNCTION @extschema@.enrichment_registry_changed() IS
     'Trigger of enrichment_service: every session reads the registry again, the worker wakes.';
 COMMENT ON FUNCTION @extschema@.enrichment_take_over_builtin() IS
     'Trigger of enrichment_service: a changed row is the administrator''s own; one restored from a dump replaces the built-in.';
-COMMENT ON FUNCTION @extschema@.enrichment_ask_source(text, integer) IS
-    'Part of enrich_refresh: lists the keys of a source''s newest rows (0: of all) as arrivals. Returns how many.';
-COMMENT ON FUNCTION @extschema@.enrichment_refresh_begin(integer, integer, integer, integer) IS
-    'Part of enrich_refresh: chooses the sources and lists their keys. NULL: no table is attached.';
-COMMENT ON FUNCTION @extschema@.enrichment_refresh_state(jsonb) IS
-    'Part of enrich_refresh: how far these sources are, in distinct keys.';

@@ -32,6 +32,14 @@ pub fn budget_key(cluster: u64, host: &str, secret: &str) -> [u8; 16] {
     first
 }
 
+/// A short hash that stands for a text within one run, where a set of the texts themselves would be too large.
+pub fn short(text: &str) -> u64 {
+    use std::hash::{DefaultHasher, Hasher};
+    let mut hasher = DefaultHasher::new();
+    hasher.write(text.as_bytes());
+    hasher.finish()
+}
+
 /// SHA-1 of a password as 40 upper-case hexadecimal digits, the form of the Pwned Passwords API.
 pub fn sha1_hex_upper(password: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789ABCDEF";

@@ -29,6 +29,7 @@ pub mod text_array;
 pub mod trial;
 pub mod ttl;
 pub mod typed;
+pub mod worth;
 
 pub use error::Error;
 

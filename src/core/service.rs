@@ -1,6 +1,7 @@
 //! A provider as data: one row of `enrichment_service`.
 
-use super::key::KeyKind;
+use super::address;
+use super::key::{self, KeyKind};
 use super::limiter::Limit;
 use super::rules::Rules;
 use super::Micros;
@@ -86,6 +87,15 @@ pub struct Service {
     /// The body after decompression, in bytes.
     pub max_bytes: u64,
     pub rules: Rules,
+}
+
+impl Service {
+    /// The normal form of a key this service can be asked about, or why it cannot.
+    pub fn takes(&self, raw: &str) -> Result<String, String> {
+        let key = key::normalise(self.key_kind, raw).map_err(|bad| format!("no key, it {}", bad.why))?;
+        address::key_eligibility(&key).map_err(|why| format!("ineligible: {}", why.words()))?;
+        Ok(key.text)
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The border between our errors and PostgreSQL's: one match gives SQLSTATE, message, detail and hint.
 
 use crate::core::error::Error;
-use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::pg_sys::panic::{CaughtError, ErrorReport};
 use pgrx::PgSqlErrorCode as Code;
 
 /// What SQL functions return: errors leave as PostgreSQL reports, never as panics.
@@ -17,6 +17,18 @@ impl From<Error> for ErrorReport {
             report = report.set_hint(hint);
         }
         report
+    }
+}
+
+/// An error that was raised, as a value.
+pub fn of_caught(cause: &CaughtError) -> Error {
+    match cause {
+        CaughtError::PostgresError(report)
+        | CaughtError::ErrorReport(report)
+        | CaughtError::RustPanic { ereport: report, .. } => Error::Statement {
+            sqlstate: format!("{:?}", report.sql_error_code()),
+            message: report.message().to_string(),
+        },
     }
 }
 

@@ -24,6 +24,7 @@ mod schema;
 mod shmem;
 mod spi;
 mod store;
+mod subxact;
 mod tally;
 mod trials;
 mod wake;

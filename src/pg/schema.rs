@@ -35,7 +35,13 @@ extension_sql_file!(
     name = "registry",
     requires = ["eta", enrich_lookup, enrich_registry_changed, enrichment_keep_history]
 );
-extension_sql_file!("../../sql/install/52_sources.sql", name = "sources", requires = ["registry", enrich_wake]);
+extension_sql_file!("../../sql/install/51_shapes.sql", name = "shapes", requires = ["registry"]);
+extension_sql_file!(
+    "../../sql/install/52_sources.sql",
+    name = "sources",
+    requires =
+        ["shapes", enrich_wake, enrichment_check_expression, enrichment_worth, enrichment_ask_source, enrichment_cost]
+);
 extension_sql_file!("../../sql/install/53_refresh.sql", name = "refresh", requires = ["sources", enrich_preloaded]);
 extension_sql_file!("../../sql/install/54_explain.sql", name = "explain", requires = ["refresh", enrich_ineligible]);
 extension_sql_file!(

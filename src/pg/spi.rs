@@ -199,6 +199,87 @@ pub fn run_once(
     Ok(processed)
 }
 
+/// A reading statement whose rows are handed on in portions, so that a large table never stands in memory whole.
+pub struct Cursor {
+    portal: pg_sys::Portal,
+    _connection: Connection,
+}
+
+impl Cursor {
+    /// Opens it; within a trigger (`data`), its transition tables can be named.
+    pub fn open(sql: &str, args: &[(pg_sys::BuiltinOid, Arg)], data: Option<*mut pg_sys::TriggerData>) -> Self {
+        let sql = c_string(sql);
+        let mut types: Vec<pg_sys::Oid> = args.iter().map(|(oid, _)| pg_sys::Oid::from(*oid)).collect();
+        let mut values: Vec<pg_sys::Datum> =
+            args.iter().map(|(_, arg)| arg.0.unwrap_or(pg_sys::Datum::null())).collect();
+        let nulls: Vec<core::ffi::c_char> =
+            args.iter().map(|(_, arg)| if arg.0.is_some() { b' ' } else { b'n' } as _).collect();
+        let connection = Connection::open();
+        // SAFETY: text, types, values and nulls outlive the call; the trigger's data live as long as its call does,
+        // which is longer than this connection.
+        let portal = unsafe {
+            if let Some(data) = data {
+                pg_sys::SPI_register_trigger_data(data);
+            }
+            pg_sys::SPI_cursor_open_with_args(
+                core::ptr::null(),
+                sql.as_ptr(),
+                types.len() as i32,
+                types.as_mut_ptr(),
+                values.as_mut_ptr(),
+                nulls.as_ptr(),
+                false,
+                0,
+            )
+        };
+        Cursor { portal, _connection: connection }
+    }
+
+    /// Hands the next rows on, at most `n`; returns how many there were.
+    pub fn fetch(&mut self, n: i64, mut each: impl FnMut(&Row)) -> u64 {
+        // SAFETY: the portal is open; its rows are freed once they have been handed on.
+        unsafe {
+            pg_sys::SPI_cursor_fetch(self.portal, true, n as core::ffi::c_long);
+            let processed = each_row(&mut each);
+            if !pg_sys::SPI_tuptable.is_null() {
+                pg_sys::SPI_freetuptable(pg_sys::SPI_tuptable);
+            }
+            processed
+        }
+    }
+}
+
+impl Drop for Cursor {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            // SAFETY: it was opened and is closed once; the connection ends after it.
+            unsafe { pg_sys::SPI_cursor_close(self.portal) };
+        }
+    }
+}
+
+/// The type of the one column of a statement, which is run.
+pub fn column_type(sql: &str) -> pg_sys::Oid {
+    let sql = c_string(sql);
+    let connection = Connection::open();
+    // SAFETY: a SELECT leaves a table of tuples with its descriptor.
+    let oid = unsafe {
+        pg_sys::SPI_execute(sql.as_ptr(), false, 0);
+        pg_sys::SPI_gettypeid((*pg_sys::SPI_tuptable).tupdesc, 1)
+    };
+    drop(connection);
+    oid
+}
+
+/// Has the server parse and analyse a statement, which is not run.
+pub fn check(sql: &str) {
+    let sql = c_string(sql);
+    let connection = Connection::open();
+    // SAFETY: no parameters; the plan goes with the connection.
+    unsafe { pg_sys::SPI_prepare(sql.as_ptr(), 0, core::ptr::null_mut()) };
+    drop(connection);
+}
+
 fn each_row(each: &mut impl FnMut(&Row)) -> u64 {
     // SAFETY: SPI_tuptable is either null or the result of the statement that was just run.
     unsafe {

@@ -214,6 +214,68 @@ fn a_service_without_its_secret_ends_a_refresh_with_a_warning() {
 }
 
 #[test]
+fn a_dry_run_says_what_it_would_cost_and_asks_nothing() {
+    let base = base("dry_run");
+    let addresses: Vec<String> = (1..=40).map(address).collect();
+    attached_unasked(&base, &addresses);
+    base.run(&format!(
+        "UPDATE enrichment_service SET enabled = false;
+         UPDATE enrichment_service SET limits = '[{{\"max\": 4, \"per\": \"day\"}}]' WHERE name = 'spur';
+         UPDATE enrichment_service SET limits = '[{{\"max\": 1, \"per\": \"second\"}}]' WHERE name IN ('dshield', 'urlhaus');
+         SELECT enrich_store('dshield', '{}', '{{}}');
+         INSERT INTO session_summaries (session_id, source_ip) VALUES ('private', '10.0.0.1'), ('again', '{}')",
+        addresses[39], addresses[0]
+    ));
+    let (mut client, told) = listening(&base);
+    run(&mut client, "CALL enrich_refresh(dry_run => true)");
+    run(&mut client, "CALL enrich_refresh(sessions => 10, files => NULL, passwords => NULL, dry_run => true)");
+    drop(client);
+    let told: Vec<String> = told.iter().filter(|line| !line.contains("the request is queued")).collect();
+    assert!(
+        told.contains(&"NOTICE: enrich_refresh: session_summaries: 39 of 40 keys need a call to dshield".to_string()),
+        "{told:?}"
+    );
+    assert!(
+        told.contains(
+            &"NOTICE: enrich_refresh: dry run: 119 calls, 9 days at spur's 4/day, 39 s for the rest".to_string()
+        ),
+        "{told:?}"
+    );
+    let last = told.last().expect("a notice");
+    assert!(last.starts_with("NOTICE: enrich_refresh: dry run: 29 calls, 2 days at spur's 4/day, "), "{told:?}");
+    assert_eq!(base.one::<i64>("SELECT count(*) FROM enrichment_queue"), 0);
+    assert_eq!(base.asked("dshield"), 0);
+}
+
+#[test]
+fn a_refresh_that_runs_is_seen_in_the_progress_view_and_one_that_was_cut_short_is_not() {
+    let base = base("progress_view");
+    make_sessions(&base, "jsonb", &(1..=60).map(address).collect::<Vec<_>>());
+    base.run("UPDATE enrichment_service SET limits = '[{\"max\": 2, \"per\": \"second\"}]' WHERE name = 'dshield'");
+    base.run("SELECT enrich_attach('session_summaries', 'source_ip', '{dshield}', 'enrichment')");
+    wait_until("keys", SOON, || Ok((base.one::<i64>("SELECT count(*) FROM enrichment_indicator") == 60).then_some(())));
+    let mut client = base.client();
+    let pid: i32 = one(&mut client, "SELECT pg_backend_pid()");
+    std::thread::scope(|threads| {
+        let calling = threads.spawn(move || {
+            let _ = client.batch_execute("CALL enrich_refresh()");
+            client
+        });
+        base.wait_for(
+            &format!(
+                "SELECT count(*) FROM enrichment_refresh_progress WHERE pid = {pid} AND datname = current_database() AND phase = 'fetching'
+                    AND keys_total = 60 AND keys_done BETWEEN 1 AND 59 AND percent BETWEEN 1 AND 99 AND sources = '{{session_summaries}}'
+                    AND per_second > 0 AND eta > now() AND waiting_for LIKE 'dshield: %'"
+            ),
+            1i64,
+        );
+        assert!(base.one::<bool>(&format!("SELECT pg_cancel_backend({pid})")));
+        let mut client = calling.join().expect("a session");
+        assert_eq!(one::<i64>(&mut client, "SELECT count(*) FROM enrichment_refresh_progress"), 0);
+    });
+}
+
+#[test]
 fn bad_arguments_and_nothing_attached_are_refused_with_a_hint() {
     let base = base("refused");
     let mut client = base.client();

@@ -4,6 +4,9 @@ mod arrivals;
 mod columns;
 mod layouts;
 mod loader;
+mod options;
+mod shape;
+mod sweeps;
 mod trouble;
 
 use crate::sources_support::{load, note_expected, wait_filled, wait_quiet, ATTACH_SESSIONS, CLOSED, SMALL};

@@ -68,7 +68,11 @@ pub fn drop_indexes(session: &mut Session) -> Result<Vec<String>> {
     Ok(rows.iter().map(|row| row.get(1)).collect())
 }
 
-fn copy_answers(session: &mut Session, addresses: std::ops::Range<u64>, files: std::ops::Range<u64>) -> Result<()> {
+/// The answers about these addresses and files.
+///
+/// # Errors
+/// The server's error.
+pub fn copy_answers(session: &mut Session, addresses: std::ops::Range<u64>, files: std::ops::Range<u64>) -> Result<()> {
     let mut rows = Rows::open(session, "enrichment_cache", "service, cache_key, payload, fetched_at, expires_at")?;
     let per_file = (addresses.end - addresses.start) / (files.end - files.start).max(1);
     let mut files = files;

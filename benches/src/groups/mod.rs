@@ -2,6 +2,7 @@
 
 mod bloat;
 mod bookkeeping;
+mod bulk_load;
 mod cleanup;
 mod disk_latency;
 mod fetch;
@@ -18,6 +19,7 @@ mod size;
 mod store;
 mod ten_million;
 mod wire;
+mod write_back;
 
 use crate::bed::Bed;
 use crate::data::{main_load, store_load};
@@ -102,6 +104,8 @@ pub const ALL: &[Group] = &[
         Needs::Nothing,
         disk_latency::measure,
     ),
+    group("write-back", "Writing answers into the rows of a table", Needs::Nothing, write_back::measure),
+    group("bulk-load", "A bulk load into an attached table", Needs::Nothing, bulk_load::measure),
     group("bloat", "Twenty cycles of expiry and refill", Needs::Store, bloat::measure),
     Group {
         ordinary: false,

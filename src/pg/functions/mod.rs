@@ -14,6 +14,7 @@ mod lookup;
 mod migrate;
 mod password;
 mod request;
+mod sources;
 mod ssh_keys;
 mod table;
 mod text;

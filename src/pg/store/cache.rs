@@ -304,6 +304,20 @@ where
     }
 }
 
+static COUNT_FRESH: Statement = Statement {
+    sql: "SELECT pg_catalog.count(*) FROM @extschema@.enrichment_cache c
+        WHERE c.service = $1 AND c.cache_key = ANY ($2) AND c.expires_at > pg_catalog.now()
+          AND c.response_status IN ('success', 'not_found')",
+    args: &[TEXTOID, TEXTARRAYOID],
+};
+
+/// How many of these keys have a fresh answer.
+pub fn fresh(service: &str, keys: Vec<String>) -> Result<i64, Error> {
+    let mut count = 0;
+    spi::run(&COUNT_FRESH, &[Arg::of(service), Arg::of(keys)], Mode::Write, |row| count = row.get(1).unwrap_or(0))?;
+    Ok(count)
+}
+
 static LOCKED_VERSION: Statement = Statement {
     sql: "SELECT version FROM @extschema@.enrichment_cache
         WHERE service = $1 AND cache_key = $2 FOR UPDATE",

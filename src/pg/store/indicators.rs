@@ -1,63 +1,41 @@
-//! Statements on `enrichment_arrival` and `enrichment_indicator`: each key of a user's table once, however many rows
-//! wait for it, and whether its rows are to be written again.
+//! Statements on `enrichment_indicator`: each key of a user's table once, however many rows wait for it, and whether its
+//! rows are to be written again.
 
+use super::arrivals::{self, Seen};
 use crate::core::error::Error;
 use crate::pg::backlog;
 use crate::pg::spi::{self, Arg, Mode, Statement};
 use pgrx::pg_sys::BuiltinOid::*;
+use std::collections::HashSet;
 
-/// A distinct key a trigger or a sweep has seen.
-pub struct Arrival {
-    pub source: String,
-    pub raw_key: String,
-    pub urgent: bool,
-}
-
-static TAKE: Statement = Statement {
-    sql: "WITH taken AS (
-            DELETE FROM @extschema@.enrichment_arrival a
-            WHERE a.id IN (SELECT b.id FROM @extschema@.enrichment_arrival b ORDER BY b.id LIMIT $1 FOR UPDATE SKIP LOCKED)
-            RETURNING a.source, a.raw_key, a.urgent)
-        SELECT t.source, t.raw_key, pg_catalog.bool_or(t.urgent) FROM taken t GROUP BY t.source, t.raw_key",
-    args: &[INT8OID],
-};
-
-/// Takes at most `n` arrivals off the list; repeats come once.
-pub fn take_arrivals(n: i64) -> Result<Vec<Arrival>, Error> {
-    let mut arrivals = Vec::new();
-    spi::run(&TAKE, &[Arg::of(n)], Mode::Write, |row| {
-        if let (Some(source), Some(raw_key)) = (row.text(1), row.text(2)) {
-            arrivals.push(Arrival { source, raw_key, urgent: row.get(3).unwrap_or(false) });
-        }
-    })?;
-    Ok(arrivals)
-}
-
-/// A key of a source, judged.
+/// A key of a source, judged: its normal form, or why it has none.
 pub struct Judged {
-    pub raw_key: String,
-    pub cache_key: Option<String>,
-    pub problem: Option<String>,
+    pub seen: Seen,
+    pub verdict: Result<String, String>,
 }
 
 static FOLD: Statement = Statement {
-    sql: "INSERT INTO @extschema@.enrichment_indicator AS i (source, raw_key, cache_key, problem, dirty)
-        SELECT $1, u.raw_key, u.cache_key, u.problem, u.problem IS NULL
-        FROM unnest($2::text[], $3::text[], $4::text[]) AS u (raw_key, cache_key, problem)
+    sql: "INSERT INTO @extschema@.enrichment_indicator AS i
+            (source, raw_key, cache_key, problem, dirty, row_count, weight, latest)
+        SELECT $1, u.raw_key, u.cache_key, u.problem, u.problem IS NULL, u.row_count, u.weight, u.latest
+        FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4), pg_catalog.unnest($5),
+            pg_catalog.unnest($6), pg_catalog.unnest($7)) AS u (raw_key, row_count, weight, latest, cache_key, problem)
         ORDER BY u.raw_key
-        ON CONFLICT (source, raw_key) DO UPDATE SET dirty = true
-        WHERE NOT i.dirty AND i.cache_key IS NOT NULL",
-    args: &[TEXTOID, TEXTARRAYOID, TEXTARRAYOID, TEXTARRAYOID],
+        ON CONFLICT (source, raw_key) DO UPDATE SET dirty = i.cache_key IS NOT NULL,
+            row_count = CASE WHEN $8 THEN greatest(i.row_count, EXCLUDED.row_count) ELSE i.row_count + EXCLUDED.row_count END,
+            weight = CASE WHEN $8 THEN greatest(i.weight, EXCLUDED.weight) ELSE i.weight + EXCLUDED.weight END,
+            latest = greatest(i.latest, EXCLUDED.latest)",
+    args: &[TEXTOID, TEXTARRAYOID, INT8ARRAYOID, FLOAT8ARRAYOID, TIMESTAMPTZARRAYOID, TEXTARRAYOID, TEXTARRAYOID, BOOLOID],
 };
 
-/// Adds keys to a source; one that is known already has new rows, so its rows are written again.
-pub fn fold(source: &str, judged: &[Judged]) -> Result<(), Error> {
-    let args = [
-        Arg::of(source),
-        Arg::of(judged.iter().map(|key| key.raw_key.clone()).collect::<Vec<_>>()),
-        Arg::of(judged.iter().map(|key| key.cache_key.clone()).collect::<Vec<_>>()),
-        Arg::of(judged.iter().map(|key| key.problem.clone()).collect::<Vec<_>>()),
-    ];
+/// Adds keys to a source; the rows of one that is known are written again. These rows are new ones, or (`again`) some
+/// that may have been counted before.
+pub fn fold(source: &str, judged: Vec<Judged>, again: bool) -> Result<(), Error> {
+    let cache_keys: Vec<Option<String>> = judged.iter().map(|key| key.verdict.clone().ok()).collect();
+    let problems: Vec<Option<String>> = judged.iter().map(|key| key.verdict.clone().err()).collect();
+    let [raw, rows, weights, latest] = arrivals::columns(judged.into_iter().map(|key| key.seen).collect());
+    let (cache_keys, problems) = (Arg::of(cache_keys), Arg::of(problems));
+    let args = [Arg::of(source), raw, rows, weights, latest, cache_keys, problems, Arg::of(again)];
     spi::run(&FOLD, &args, Mode::Write, |_| {})?;
     Ok(())
 }
@@ -75,41 +53,26 @@ pub fn answered(service: &str, keys: Vec<String>) -> Result<(), Error> {
     Ok(())
 }
 
-static ASK_MISSING: Statement = Statement {
-    sql: "INSERT INTO @extschema@.enrichment_queue (service, cache_key)
-        SELECT DISTINCT s.name, i.cache_key
-        FROM @extschema@.enrichment_indicator i
-        JOIN @extschema@.enrichment_service s ON s.name = ANY ($2)
-        WHERE i.source = $1 AND i.cache_key IS NOT NULL AND s.enabled
-          AND NOT EXISTS (SELECT FROM @extschema@.enrichment_cache c
-            WHERE c.service = s.name AND c.cache_key = i.cache_key AND c.expires_at > pg_catalog.now()
-              AND c.response_status IN ('success', 'not_found'))
-          AND NOT EXISTS (SELECT FROM @extschema@.enrichment_queue q
-            WHERE q.service = s.name AND q.cache_key = i.cache_key)
-        LIMIT $3
-        ON CONFLICT (service, cache_key) DO NOTHING",
-    args: &[TEXTOID, TEXTARRAYOID, INT8OID],
-};
-
-/// Requests the keys of a source that have no fresh answer and no request yet, at most so many; returns how many.
-pub fn ask_missing(source: &str, services: &[String], most: i64) -> Result<u64, Error> {
-    let args = [Arg::of(source), Arg::of(services.to_vec()), Arg::of(most)];
-    let asked = spi::run(&ASK_MISSING, &args, Mode::Write, |_| {})?;
-    backlog::note(asked as i64);
-    Ok(asked)
-}
-
 static DIRTY: Statement = Statement {
-    sql: "SELECT i.raw_key FROM @extschema@.enrichment_indicator i
+    sql: "SELECT i.raw_key, i.row_count FROM @extschema@.enrichment_indicator i
         WHERE i.source = $1 AND i.dirty AND i.raw_key <> ALL ($3)
-        ORDER BY i.raw_key LIMIT $2 FOR UPDATE SKIP LOCKED",
+        ORDER BY i.raw_key LIMIT $2",
     args: &[TEXTOID, INT8OID, TEXTARRAYOID],
 };
 
-/// Locks at most `n` keys of a source whose rows are to be written, `resting` ones left out.
-pub fn dirty(source: &str, n: i64, resting: Vec<String>) -> Result<Vec<String>, Error> {
-    let mut keys = Vec::new();
-    spi::run(&DIRTY, &[Arg::of(source), Arg::of(n), Arg::of(resting)], Mode::Write, |row| keys.extend(row.text(1)))?;
+/// Keys of a source whose rows are to be written, until they have `rows` rows together (at least one key); `resting` ones
+/// are left out.
+pub fn dirty(source: &str, rows: i64, resting: Vec<String>) -> Result<Vec<(String, i64)>, Error> {
+    let (mut keys, mut sum) = (Vec::new(), 0i64);
+    spi::run(&DIRTY, &[Arg::of(source), Arg::of(rows), Arg::of(resting)], Mode::Write, |row| {
+        let count = row.get::<i64>(2).unwrap_or(1).max(1);
+        if let Some(key) = row.text(1).filter(|_| keys.is_empty() || sum.saturating_add(count) <= rows) {
+            sum = sum.saturating_add(count);
+            keys.push((key, count));
+        } else {
+            sum = i64::MAX;
+        }
+    })?;
     Ok(keys)
 }
 
@@ -122,4 +85,111 @@ static WRITTEN: Statement = Statement {
 pub fn written(source: &str, raw_keys: Vec<String>) -> Result<(), Error> {
     spi::run(&WRITTEN, &[Arg::of(source), Arg::of(raw_keys)], Mode::Write, |_| {})?;
     Ok(())
+}
+
+static RECOUNT: Statement = Statement {
+    sql: "WITH seen AS MATERIALIZED (
+            SELECT u.raw_key, u.row_count, u.weight, u.latest, u.unfilled, i.raw_key IS NOT NULL AS known,
+                i.cache_key, i.dirty, i.written_at,
+                i.row_count IS DISTINCT FROM u.row_count OR i.weight IS DISTINCT FROM u.weight
+                    OR i.latest IS DISTINCT FROM u.latest AS changed
+            FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4), pg_catalog.unnest($5),
+                pg_catalog.unnest($6)) AS u (raw_key, row_count, weight, latest, unfilled)
+            LEFT JOIN @extschema@.enrichment_indicator i ON i.source = $1 AND i.raw_key = u.raw_key),
+        counted AS (
+            UPDATE @extschema@.enrichment_indicator i SET row_count = s.row_count, weight = s.weight, latest = s.latest
+            FROM seen s WHERE s.known AND s.changed AND i.source = $1 AND i.raw_key = s.raw_key),
+        unwritten AS (
+            -- stands unfilled although an answer is there, or an answer came that nobody told of
+            SELECT s.raw_key, 0::int8 AS row_count, 0::float8 AS weight, NULL::timestamptz AS latest FROM seen s
+            WHERE s.known AND NOT s.dirty AND s.cache_key IS NOT NULL AND EXISTS (
+                SELECT FROM @extschema@.enrichment_cache c
+                WHERE c.service = ANY ($7) AND c.cache_key = s.cache_key AND c.response_status IN ('success', 'not_found')
+                  AND (s.unfilled OR c.fetched_at > s.written_at))),
+        noted AS (
+            INSERT INTO @extschema@.enrichment_arrival (source, raw_keys, row_counts, weights, latest)
+            SELECT $1, pg_catalog.array_agg(n.raw_key), pg_catalog.array_agg(n.row_count), pg_catalog.array_agg(n.weight),
+                pg_catalog.array_agg(n.latest)
+            FROM (SELECT s.raw_key, s.row_count, s.weight, s.latest FROM seen s WHERE NOT s.known
+                UNION ALL SELECT * FROM unwritten) n HAVING pg_catalog.count(*) > 0
+            RETURNING key_count)
+        SELECT (SELECT pg_catalog.count(*) FROM seen s WHERE s.known), (SELECT n.key_count FROM noted n)",
+    args: &[
+        TEXTOID,
+        TEXTARRAYOID,
+        INT8ARRAYOID,
+        FLOAT8ARRAYOID,
+        TIMESTAMPTZARRAYOID,
+        BOOLARRAYOID,
+        TEXTARRAYOID,
+    ],
+};
+
+/// What a portion of a sweep found.
+#[derive(Default)]
+pub struct Recounted {
+    /// Keys that were known.
+    pub known: i64,
+    /// Keys that are new, or whose rows are to be written.
+    pub noted: i64,
+}
+
+/// Takes over what a sweep counted of some keys; new ones and those with unfilled rows are put on the list of arrivals.
+pub fn recount(source: &str, services: &[String], keys: Vec<Seen>) -> Result<Recounted, Error> {
+    let unfilled: Vec<bool> = keys.iter().map(|key| key.unfilled).collect();
+    let [raw, rows, weights, latest] = arrivals::columns(keys);
+    let args = [Arg::of(source), raw, rows, weights, latest, Arg::of(unfilled), Arg::of(services.to_vec())];
+    let mut found = Recounted::default();
+    spi::run(&RECOUNT, &args, Mode::Write, |row| {
+        found = Recounted { known: row.get(1).unwrap_or(0), noted: row.get::<i32>(2).map_or(0, i64::from) };
+    })?;
+    Ok(found)
+}
+
+static COUNT: Statement = Statement {
+    sql: "SELECT pg_catalog.count(*) FROM @extschema@.enrichment_indicator WHERE source = $1",
+    args: &[TEXTOID],
+};
+
+pub fn count(source: &str) -> Result<i64, Error> {
+    let mut count = 0;
+    spi::run(&COUNT, &[Arg::of(source)], Mode::Write, |row| count = row.get(1).unwrap_or(0))?;
+    Ok(count)
+}
+
+static NAMES: Statement = Statement {
+    sql: "SELECT i.raw_key FROM @extschema@.enrichment_indicator i WHERE i.source = $1 AND i.raw_key > $2
+        ORDER BY i.raw_key LIMIT $3",
+    args: &[TEXTOID, TEXTOID, INT8OID],
+};
+
+// A request that nobody made by name (its priority is below 0) goes with the last row that waited for it.
+static FORGET: Statement = Statement {
+    sql: "WITH gone AS (
+            DELETE FROM @extschema@.enrichment_indicator i WHERE i.source = $1 AND i.raw_key = ANY ($2)
+            RETURNING i.source, i.raw_key, i.cache_key)
+        DELETE FROM @extschema@.enrichment_queue q USING gone g, @extschema@.enrichment_source s
+        WHERE s.name = g.source AND q.service = ANY (s.services) AND q.cache_key = g.cache_key
+          AND q.state = 'waiting' AND q.priority < 0
+          AND NOT EXISTS (SELECT FROM @extschema@.enrichment_indicator o JOIN @extschema@.enrichment_source p ON p.name = o.source
+            WHERE o.cache_key = q.cache_key AND (o.source, o.raw_key) <> (g.source, g.raw_key) AND q.service = ANY (p.services))",
+    args: &[TEXTOID, TEXTARRAYOID],
+};
+
+/// Forgets the keys of a source that a whole sweep did not meet (`met` takes their hash).
+pub fn forget_others(source: &str, met: &HashSet<u64>, hash: impl Fn(&str) -> u64) -> Result<(), Error> {
+    const PORTION: i64 = 10_000;
+    let mut after = String::new();
+    loop {
+        let mut names: Vec<String> = Vec::new();
+        let args = [Arg::of(source), Arg::of(after.as_str()), Arg::of(PORTION)];
+        spi::run(&NAMES, &args, Mode::Write, |row| names.extend(row.text(1)))?;
+        let Some(last) = names.last().cloned() else { return Ok(()) };
+        let gone: Vec<String> = names.into_iter().filter(|name| !met.contains(&hash(name))).collect();
+        if !gone.is_empty() {
+            let withdrawn = spi::run(&FORGET, &[Arg::of(source), Arg::of(gone)], Mode::Write, |_| {})?;
+            backlog::note(-(withdrawn as i64));
+        }
+        after = last;
+    }
 }

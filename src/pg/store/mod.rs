@@ -7,12 +7,16 @@ use pgrx::prelude::*;
 use std::cell::RefCell;
 use std::rc::Rc;
 
+pub mod arrivals;
+pub mod asking;
 pub mod attempts;
 pub mod breakers;
 pub mod cache;
+pub mod expressions;
 pub mod files;
 pub mod hibp;
 pub mod history;
+pub mod identity;
 pub mod indicators;
 pub mod lanes;
 pub mod lookups;
@@ -31,6 +35,7 @@ struct Home {
     schema: Rc<str>,
     extension: pg_sys::Oid,
     namespace: pg_sys::Oid,
+    owner: pg_sys::Oid,
 }
 
 thread_local! {
@@ -94,6 +99,15 @@ pub fn namespace() -> Result<pg_sys::Oid, Error> {
     HOME.with(|home| home.borrow().as_ref().map(|home| home.namespace)).ok_or(Error::NotInstalled)
 }
 
+/// The role the extension belongs to.
+///
+/// # Errors
+/// As [`schema`].
+pub fn owner() -> Result<pg_sys::Oid, Error> {
+    schema()?;
+    HOME.with(|home| home.borrow().as_ref().map(|home| home.owner)).ok_or(Error::NotInstalled)
+}
+
 static DISTRIBUTED: &str = "SELECT FROM pg_catalog.pg_dist_partition
     WHERE logicalrelid OPERATOR(pg_catalog.=) $1::pg_catalog.regclass";
 
@@ -113,7 +127,7 @@ pub fn is_distributed(relation: pg_sys::Oid) -> Result<bool, Error> {
 fn refresh_home() {
     let found = look_up();
     let same = HOME.with(|home| match (&*home.borrow(), &found) {
-        (Some(old), Some(new)) => old.extension == new.extension && old.schema == new.schema,
+        (Some(old), Some(new)) => old.extension == new.extension && old.schema == new.schema && old.owner == new.owner,
         (None, None) => true,
         _ => false,
     });
@@ -126,14 +140,16 @@ fn refresh_home() {
 }
 
 fn look_up() -> Option<Home> {
-    const SQL: &str = "SELECT e.oid, pg_catalog.quote_ident(n.nspname), n.oid
+    const SQL: &str = "SELECT e.oid, pg_catalog.quote_ident(n.nspname), n.oid, e.extowner
         FROM pg_catalog.pg_extension e
         JOIN pg_catalog.pg_namespace n ON n.oid OPERATOR(pg_catalog.=) e.extnamespace
         WHERE e.extname OPERATOR(pg_catalog.=) 'enrichment_cache'";
     let mut found = None;
     let each = |row: &spi::Row| {
-        if let (Some(extension), Some(schema), Some(namespace)) = (row.get(1), row.text(2), row.get(3)) {
-            found = Some(Home { schema: Rc::from(schema.as_str()), extension, namespace });
+        if let (Some(extension), Some(schema), Some(namespace), Some(owner)) =
+            (row.get(1), row.text(2), row.get(3), row.get(4))
+        {
+            found = Some(Home { schema: Rc::from(schema.as_str()), extension, namespace, owner });
         }
     };
     let _ = spi::with_latest_snapshot(|| spi::run_once(SQL, &[], spi::Mode::Read, each));

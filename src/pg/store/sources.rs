@@ -6,18 +6,33 @@ use crate::pg::convert::to_micros;
 use crate::pg::spi::{self, Arg, Mode, Statement};
 use pgrx::pg_sys;
 use pgrx::pg_sys::BuiltinOid::*;
+use std::collections::BTreeMap;
 
 /// What is written where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shape {
-    /// A member per service, and `_meta`, in a json or jsonb column.
-    Json,
+    /// A member per service as it was received, and `_meta`, in a json or jsonb column.
+    Raw,
+    /// The same members as the readers of cowrieprocessor expect them.
+    Cowrieprocessor,
     /// The `vt_*` columns of a table of files.
     Files,
     /// `breached`, `breach_prevalence`, `last_hibp_check` of a table of passwords.
     Passwords,
     /// Nothing: the table is only joined.
     None,
+}
+
+impl Shape {
+    fn named(name: &str) -> Self {
+        match name {
+            "raw" => Shape::Raw,
+            "cowrieprocessor" => Shape::Cowrieprocessor,
+            "files" => Shape::Files,
+            "passwords" => Shape::Passwords,
+            _ => Shape::None,
+        }
+    }
 }
 
 /// A column of the user's table: quoted name and the type to cast to.
@@ -29,22 +44,32 @@ pub struct Column {
     pub type_oid: pg_sys::Oid,
 }
 
-/// Prefixes of passwords in a batch; as many rows, nearly, for most prefixes have one password.
-const PASSWORD_BATCH: i64 = 10_000;
-
 /// An attached table as it stands now.
 #[derive(Clone, Debug)]
 pub struct Source {
     pub name: String,
     pub relation: String,
     pub owner: pg_sys::Oid,
+    /// The key column; where an expression gives the key, its type, and a name that is none.
     pub key: Column,
+    pub key_expression: Option<String>,
+    /// Which rows are asked about and written: an expression.
+    pub eligible: Option<String>,
+    /// What a row adds to the worth of its key: an expression. None: 1.
+    pub weight: Option<String>,
+    pub time: Option<Column>,
     pub services: Vec<String>,
     pub into: Option<Column>,
     pub shape: Shape,
+    /// Columns that are true when a service finds fault, and that service.
+    pub flags: Vec<(Column, String)>,
     pub commit_interval: i64,
     pub swept_at: Option<Micros>,
     pub columns: Vec<Column>,
+    /// Whether an index can find the rows of a key.
+    pub indexed: bool,
+    /// Size of the table in blocks, by its last VACUUM or ANALYZE.
+    pub blocks: i64,
 }
 
 impl Source {
@@ -52,38 +77,51 @@ impl Source {
         self.columns.iter().find(|column| column.name == name)
     }
 
-    /// Keys that are written in one transaction. For each batch of prefixes a table of passwords is hashed once as a
-    /// whole, so there it is many: 276,000 passwords then take some 30 passes in place of 2,800.
-    pub fn batch(&self) -> i64 {
-        match self.shape {
-            Shape::Passwords => self.commit_interval.max(PASSWORD_BATCH),
-            _ => self.commit_interval,
+    /// The key of a row `t` as SQL.
+    pub fn key_sql(&self) -> String {
+        match &self.key_expression {
+            // on lines of its own: it may end in a comment
+            Some(expression) => format!("(\n{expression}\n)"),
+            None => format!("t.{}", self.key.quoted),
         }
     }
 
-    /// The SQL that turns a row `t` into the raw form of its key, never the password itself.
-    pub fn raw_key(&self, schema: &str) -> String {
-        match self.shape {
-            Shape::Passwords => format!("{schema}.enrich_hibp_prefix(t.{}::text)", self.key.quoted),
-            _ => format!("t.{}::text", self.key.quoted),
-        }
+    /// ` AND ...`, the condition under which a row `t` is the source's at all.
+    pub fn and_eligible(&self) -> String {
+        self.eligible.as_ref().map_or(String::new(), |expression| format!(" AND (\n{expression}\n)"))
+    }
+
+    /// Whether anything the user wrote is evaluated to find its keys.
+    pub fn has_expressions(&self) -> bool {
+        self.key_expression.is_some() || self.eligible.is_some() || self.weight.is_some()
     }
 }
 
 static SOURCES: Statement = Statement {
-    sql: "SELECT s.name, s.relation::oid, s.key_column::text, s.services, s.into_column::text, s.shape,
+    sql: "SELECT s.name, s.relation::oid, CASE WHEN $2 IS NULL THEN s.key_column ELSE k.attname END::text, s.services, s.into_column::text, s.shape,
             s.commit_interval, s.swept_at, c.relowner,
             pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname),
-            pg_catalog.array_agg(a.attname::text ORDER BY a.attnum) FILTER (WHERE a.attnum IS NOT NULL),
-            pg_catalog.array_agg(pg_catalog.quote_ident(a.attname) ORDER BY a.attnum) FILTER (WHERE a.attnum IS NOT NULL),
-            pg_catalog.array_agg(pg_catalog.format_type(a.atttypid, a.atttypmod) ORDER BY a.attnum) FILTER (WHERE a.attnum IS NOT NULL),
-            pg_catalog.array_agg(a.atttypid::oid ORDER BY a.attnum) FILTER (WHERE a.attnum IS NOT NULL)
+            a.names, a.quoted, a.types, a.oids,
+            s.key_expression, s.key_type::oid, s.eligible, s.weight, s.time_column::text, s.flag_columns::text,
+            EXISTS (SELECT FROM pg_catalog.pg_index x WHERE x.indrelid = c.oid AND x.indisvalid AND x.indpred IS NULL
+                AND CASE WHEN s.key_expression IS NULL AND s.shape <> 'passwords' THEN x.indkey[0] = k.attnum
+                    ELSE x.indkey[0] = 0 END),
+            CASE c.relkind WHEN 'p' THEN (SELECT pg_catalog.sum(p.relpages) FROM pg_catalog.pg_partition_tree(c.oid) t
+                JOIN pg_catalog.pg_class p ON p.oid = t.relid) ELSE c.relpages END::int8
         FROM @extschema@.enrichment_source s
         LEFT JOIN pg_catalog.pg_class c ON c.oid = s.relation AND c.relkind IN ('r', 'p')
         LEFT JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-        LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
-        GROUP BY s.name, c.oid, n.oid, c.relowner, c.relname, n.nspname ORDER BY s.name",
-    args: &[],
+        LEFT JOIN pg_catalog.pg_attribute k ON k.attrelid = c.oid AND NOT k.attisdropped
+            AND CASE WHEN $2 IS NULL THEN k.attname = s.key_column ELSE k.attnum = $2 END
+        LEFT JOIN LATERAL (
+            SELECT pg_catalog.array_agg(a.attname::text ORDER BY a.attnum) AS names,
+                pg_catalog.array_agg(pg_catalog.quote_ident(a.attname) ORDER BY a.attnum) AS quoted,
+                pg_catalog.array_agg(pg_catalog.format_type(a.atttypid, a.atttypmod) ORDER BY a.attnum) AS types,
+                pg_catalog.array_agg(a.atttypid::oid ORDER BY a.attnum) AS oids
+            FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) a ON true
+        WHERE $1 IS NULL OR s.name = $1
+        ORDER BY s.name",
+    args: &[TEXTOID, INT4OID],
 };
 
 /// The attached tables.
@@ -97,7 +135,7 @@ pub struct Attached {
 /// Every attached table: those that stand, and what is wrong with those that do not.
 pub fn all() -> Result<Attached, Error> {
     let Attached { mut standing, mut broken } = Attached::default();
-    spi::run(&SOURCES, &[], Mode::Read, |row| {
+    spi::run(&SOURCES, &[Arg::of(None::<String>), Arg::of(None::<i32>)], Mode::Read, |row| {
         let name = row.text(1).unwrap_or_default();
         match read(row, &name) {
             Ok(source) => standing.push(source),
@@ -121,10 +159,17 @@ fn read(row: &spi::Row, name: &str) -> Result<Source, String> {
         .map(|(((name, quoted), sql_type), type_oid)| Column { name, quoted, sql_type, type_oid })
         .collect();
     let find = |wanted: &str| columns.iter().find(|column| column.name == wanted).cloned();
-    let key_name = row.text(3).unwrap_or_default();
-    let key = find(&key_name).ok_or_else(|| format!("column \"{key_name}\" is gone"))?;
+    let key_expression = row.text(15);
+    let key = match row.text(3) {
+        None if key_expression.is_none() => return Err("the key column is gone".to_string()),
+        None => {
+            let type_oid = row.get(16).unwrap_or(pg_sys::InvalidOid);
+            Column { name: String::new(), quoted: String::new(), sql_type: String::new(), type_oid }
+        }
+        Some(wanted) => find(&wanted).ok_or_else(|| format!("column \"{wanted}\" is gone"))?,
+    };
     if !key_type_allowed(key.type_oid) {
-        return Err(format!("column \"{key_name}\" is now of type {}", key.sql_type));
+        return Err(format!("column \"{}\" is now of type {}", key.name, key.sql_type));
     }
     let into = match row.text(5) {
         None => None,
@@ -136,30 +181,96 @@ fn read(row: &spi::Row, name: &str) -> Result<Source, String> {
             Some(column)
         }
     };
-    let shape = match row.text(6).as_deref() {
-        Some("json") => Shape::Json,
-        Some("files") => Shape::Files,
-        Some("passwords") => Shape::Passwords,
-        _ => Shape::None,
+    let time = match row.text(19) {
+        None => None,
+        Some(wanted) => {
+            let column = find(&wanted).ok_or_else(|| format!("column \"{wanted}\" is gone"))?;
+            if ![pg_sys::TIMESTAMPTZOID, pg_sys::TIMESTAMPOID, pg_sys::DATEOID].contains(&column.type_oid) {
+                return Err(format!("column \"{wanted}\" is now of type {}", column.sql_type));
+            }
+            Some(column)
+        }
     };
+    let services: Vec<String> = row.get(4).unwrap_or_default();
+    let flags = flags(row.text(20), &services, into.is_some(), find)?;
     Ok(Source {
         name: name.to_string(),
         relation,
         owner: row.get(9).unwrap_or(pg_sys::InvalidOid),
         key,
-        services: row.get(4).unwrap_or_default(),
+        key_expression,
+        eligible: row.text(17),
+        weight: row.text(18),
+        time,
+        services,
         into,
-        shape,
+        shape: Shape::named(&row.text(6).unwrap_or_default()),
+        flags,
         commit_interval: row.get::<i32>(7).map_or(100, i64::from),
         swept_at: row.get(8).map(to_micros),
         columns,
+        indexed: row.get(21).unwrap_or(true),
+        blocks: row.get(22).unwrap_or(0),
     })
+}
+
+/// The flag columns that were named, else those that are there under their usual names.
+fn flags(
+    named: Option<String>,
+    services: &[String],
+    has_target: bool,
+    find: impl Fn(&str) -> Option<Column>,
+) -> Result<Vec<(Column, String)>, String> {
+    let Some(named) = named else {
+        let usual = |service: &String| {
+            let name = if service == "virustotal" { "vt_flagged".to_string() } else { format!("{service}_flagged") };
+            find(&name).filter(|column| column.type_oid == pg_sys::BOOLOID).map(|column| (column, service.clone()))
+        };
+        return Ok(if has_target { services.iter().filter_map(usual).collect() } else { Vec::new() });
+    };
+    let named: BTreeMap<String, String> =
+        serde_json::from_str(&named).map_err(|_| "flag_columns is no object of texts".to_string())?;
+    named
+        .into_iter()
+        .map(|(name, service)| {
+            let column = find(&name).ok_or_else(|| format!("column \"{name}\" is gone"))?;
+            match column.type_oid == pg_sys::BOOLOID {
+                true => Ok((column, service)),
+                false => Err(format!("column \"{name}\" is now of type {}", column.sql_type)),
+            }
+        })
+        .collect()
+}
+
+/// A source as its trigger sees it: its key column is known by number, which a rename leaves as it is. None when it is
+/// not attached any more, or does not stand.
+pub fn watched(name: &str, key_number: i16) -> Result<Option<Source>, Error> {
+    let mut found = None;
+    let number = (key_number > 0).then_some(i32::from(key_number));
+    spi::run(&SOURCES, &[Arg::of(name), Arg::of(number)], Mode::Write, |row| found = read(row, name).ok())?;
+    Ok(found)
 }
 
 /// Key columns may have the types whose text form the server makes itself: a user's own cast must never run with
 /// the rights of the worker.
 pub fn key_type_allowed(oid: pg_sys::Oid) -> bool {
     [pg_sys::TEXTOID, pg_sys::VARCHAROID, pg_sys::BPCHAROID, pg_sys::INETOID, pg_sys::CIDROID].contains(&oid)
+}
+
+static OWNER: Statement = Statement {
+    sql: "SELECT c.relowner, pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname)
+        FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = $1",
+    args: &[OIDOID],
+};
+
+/// The owner of a relation, and its qualified name.
+pub fn owner_and_name(relation: pg_sys::Oid) -> Result<(pg_sys::Oid, String), Error> {
+    let mut found = None;
+    spi::run(&OWNER, &[Arg::of(relation)], Mode::Write, |row| found = row.get(1).zip(row.text(2)))?;
+    found.ok_or_else(|| Error::InvalidArgument {
+        message: format!("relation with OID {} does not exist", relation.to_u32()),
+        hint: "Name a table of this database.".to_string(),
+    })
 }
 
 static SWEPT: Statement = Statement {
@@ -169,6 +280,17 @@ static SWEPT: Statement = Statement {
 
 pub fn swept(name: &str) -> Result<(), Error> {
     spi::run(&SWEPT, &[Arg::of(name)], Mode::Write, |_| {})?;
+    Ok(())
+}
+
+static SWEEP_SOON: Statement = Statement {
+    sql: "UPDATE @extschema@.enrichment_source SET swept_at = NULL WHERE name = $1 AND swept_at IS NOT NULL",
+    args: &[TEXTOID],
+};
+
+/// Has the whole table searched again without waiting for its turn.
+pub fn sweep_soon(name: &str) -> Result<(), Error> {
+    spi::run(&SWEEP_SOON, &[Arg::of(name)], Mode::Write, |_| {})?;
     Ok(())
 }
 

@@ -2,71 +2,70 @@
 //! could not see.
 
 use super::{steps::Steps, xact};
-use crate::core::address;
 use crate::core::error::Error;
-use crate::core::key;
+use crate::core::worth;
 use crate::core::Micros;
 use crate::pg::migration::adopt::{adopt, adopt_for_source};
+use crate::pg::store::arrivals::{self, Arrival};
 use crate::pg::store::indicators::{self, Judged};
 use crate::pg::store::sources::{self, Source};
-use crate::pg::store::{queue, registry, user_tables};
+use crate::pg::store::{asking, registry, user_tables};
 use crate::pg::{backlog, convert, gucs};
 use std::collections::BTreeMap;
 
-const BATCH: i64 = 2000;
-/// The priority of keys an interactive refresh asks for.
-const URGENT: i32 = 1_000;
+/// Keys taken off the list in one transaction, about.
+const BATCH: i64 = 4000;
 
 /// Turns a batch of arrivals into indicators and requests; true when there may be more.
 pub fn fold_arrivals() -> Result<bool, Error> {
     xact::run(c"enrichment_cache: taking new keys", || {
         // a full queue takes no more; the arrivals wait where they are
         let room = backlog::room()?.min(BATCH);
-        let arrivals = if room > 0 { indicators::take_arrivals(room)? } else { Vec::new() };
+        let arrivals = if room > 0 { arrivals::take(room)? } else { Vec::new() };
         if arrivals.is_empty() {
             return Ok(false);
         }
         let sources = sources::all()?.standing;
-        let mut by_source: BTreeMap<&str, Vec<(&str, bool)>> = BTreeMap::new();
-        for arrival in &arrivals {
-            by_source.entry(&arrival.source).or_default().push((&arrival.raw_key, arrival.urgent));
+        let mut by_source: BTreeMap<(String, bool), Vec<Arrival>> = BTreeMap::new();
+        for arrival in arrivals {
+            by_source.entry((arrival.source.clone(), arrival.urgent)).or_default().push(arrival);
         }
-        for (name, keys) in by_source {
+        for ((name, urgent), arrivals) in by_source {
             if let Some(source) = sources.iter().find(|source| source.name == name) {
-                fold(source, &keys)?;
+                fold(source, arrivals, urgent)?;
             }
         }
         Ok(true)
     })
 }
 
-fn fold(source: &Source, keys: &[(&str, bool)]) -> Result<(), Error> {
-    let mut judged = Vec::with_capacity(keys.len());
-    let mut requests: BTreeMap<(String, i32), Vec<String>> = BTreeMap::new();
-    for (raw, urgent) in keys {
-        let verdict = judge(source, raw)?;
-        if let Ok(takers) = &verdict {
+fn fold(source: &Source, arrivals: Vec<Arrival>, urgent: bool) -> Result<(), Error> {
+    let now = convert::clock();
+    let mut judged = Vec::with_capacity(arrivals.len());
+    let mut requests: BTreeMap<String, BTreeMap<String, i32>> = BTreeMap::new();
+    for Arrival { key, .. } in arrivals {
+        let Some(seen) = key else {
+            sources::sweep_soon(&source.name)?;
+            continue;
+        };
+        let takers = judge(source, &seen.raw_key)?;
+        if let Ok(takers) = &takers {
+            let worth = worth::priority(seen.weight, seen.latest.map(convert::to_micros), now);
+            let priority = if urgent { worth::urgent(worth) } else { worth };
             for (service, key) in takers {
-                let priority = if *urgent { URGENT } else { 0 };
-                requests.entry((service.clone(), priority)).or_default().push(key.clone());
+                let asked = requests.entry(service.clone()).or_default();
+                let most = asked.entry(key.clone()).or_insert(priority);
+                *most = priority.max(*most);
             }
         }
-        judged.push(match verdict {
-            Ok(takers) => Judged {
-                raw_key: raw.to_string(),
-                cache_key: takers.into_iter().next().map(|(_, key)| key),
-                problem: None,
-            },
-            Err(problem) => Judged { raw_key: raw.to_string(), cache_key: None, problem: Some(problem) },
-        });
+        let verdict = takers.map(|takers| takers.into_iter().next().map(|(_, key)| key).unwrap_or_default());
+        judged.push(Judged { seen, verdict });
     }
-    indicators::fold(&source.name, &judged)?;
-    for ((service, priority), mut keys) in requests {
-        keys.sort_unstable();
-        keys.dedup();
-        adopt(&service, keys.iter().map(String::as_str))?;
+    indicators::fold(&source.name, judged, urgent)?;
+    for (service, keys) in requests {
+        adopt(&service, keys.keys().map(String::as_str))?;
         if registry::service(&service)?.enabled {
-            queue::request(&service, keys, priority, priority == URGENT)?;
+            asking::ask(&service, keys.into_iter().collect(), urgent)?;
         }
     }
     Ok(())
@@ -85,12 +84,9 @@ fn judge(source: &Source, raw: &str) -> Result<Result<Vec<(String, String)>, Str
             }
             Err(error) => return Err(error),
         };
-        match key::normalise(service.key_kind, raw) {
-            Err(bad) => problem = format!("no key, it {}", bad.why),
-            Ok(key) => match address::key_eligibility(&key) {
-                Err(why) => problem = format!("ineligible: {}", why.words()),
-                Ok(()) => takers.push((name.clone(), key.text)),
-            },
+        match service.takes(raw) {
+            Ok(key) => takers.push((name.clone(), key)),
+            Err(why) => problem = why,
         }
     }
     Ok(if takers.is_empty() { Err(problem) } else { Ok(takers) })
@@ -103,7 +99,9 @@ pub fn sweep(standing: &[Source], steps: &mut Steps) -> bool {
     let mut found = false;
     for source in standing {
         if next_sweep(source, every).is_some_and(|due| due <= now) {
-            found |= steps.run(&format!("sweep of {}", source.name), || sweep_one(source));
+            found |= steps.run(&format!("sweep of {}", source.name), || {
+                sweep_one(source).inspect_err(|error| note_trouble(source, error))
+            });
         }
     }
     found
@@ -132,6 +130,17 @@ pub fn note_broken(broken: &[(String, String)], steps: &mut Steps) {
     }
 }
 
+/// What kept a table from being searched, such as an expression that fails on one of its rows, stands in enrich_health()
+/// until a search succeeds.
+fn note_trouble(source: &Source, error: &Error) {
+    let problem = format!("the table could not be searched: {error}");
+    let noted =
+        xact::run(c"enrichment_cache: noting a broken source", || sources::problem(&source.name, Some(&problem)));
+    if let Err(second) = noted {
+        pgrx::log!("enrichment_cache: source {}: {problem}; this could not be noted: {second}", source.name);
+    }
+}
+
 fn sweep_one(source: &Source) -> Result<bool, Error> {
     xact::run(c"enrichment_cache: sweeping a table", || {
         if !backlog::has_room_for_many()? {
@@ -140,12 +149,13 @@ fn sweep_one(source: &Source) -> Result<bool, Error> {
         let found = user_tables::sweep(source)?;
         adopt_for_source(&source.name, &source.services)?;
         let room = backlog::room()?;
-        let asked = indicators::ask_missing(&source.name, &source.services, room)?;
+        let asked = asking::ask_missing(&source.name, &source.services, room)?;
+        asking::revalue(&source.services)?;
         // what the queue had no room for is looked for again when it has
         if (asked as i64) < room {
             sources::swept(&source.name)?;
         }
         sources::problem(&source.name, None)?;
-        Ok(found + asked > 0)
+        Ok(found > 0 || asked > 0)
     })
 }

@@ -10,9 +10,18 @@ use crate::pg::store::indicators;
 use crate::pg::store::sources::{self, Shape, Source};
 use crate::pg::store::user_tables;
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
 /// How long a key rests whose rows were locked.
 const LOCKED_REST: Micros = 250_000;
+/// How long a source is written without a pause.
+const TURN: Duration = Duration::from_millis(100);
+/// Blocks of a table that is read whole in a moment.
+const SMALL_TABLE: i64 = 1000;
+const UNINDEXED_BATCH: i64 = 50;
+/// For each batch of prefixes a table of passwords is hashed once as a whole, so there it is many: 276,000 passwords
+/// then take some 30 passes in place of 2,800.
+const PASSWORD_BATCH: i64 = 10_000;
 /// This many keys refused and none written means that the table refuses, not its rows.
 const TABLE_REFUSES: usize = 10;
 
@@ -20,6 +29,8 @@ const TABLE_REFUSES: usize = 10;
 #[derive(Default)]
 pub struct WriteBack {
     locked: BTreeMap<String, (Micros, Vec<String>)>,
+    /// Of keys that are written piece by piece, by source and key, how many pieces so far.
+    pieces: BTreeMap<(String, String), i64>,
 }
 
 /// What became of the parts of a batch.
@@ -53,20 +64,27 @@ impl WriteBack {
     }
 
     fn batch(&mut self, source: &Source) -> Result<bool, Error> {
-        let resting = self.locked.get(&source.name).map(|(_, keys)| keys.clone()).unwrap_or_default();
-        let mut keys = Vec::new();
-        let written = xact::run(c"enrichment_cache: writing back", || {
-            keys = indicators::dirty(&source.name, source.batch(), resting)?;
-            write(source, &keys)
-        });
-        match written {
-            Ok(()) => Ok(!keys.is_empty()),
-            Err(error) if keys.is_empty() => Err(error),
-            Err(_) => self.in_parts(source, &keys),
+        let began = Instant::now();
+        let mut busy = false;
+        // answers and new keys wait meanwhile, so not for long
+        while began.elapsed() < TURN {
+            let resting = self.locked.get(&source.name).map(|(_, keys)| keys.clone()).unwrap_or_default();
+            let mut keys = Vec::new();
+            let written = xact::run(c"enrichment_cache: writing back", || {
+                keys = indicators::dirty(&source.name, rows_at_once(source), resting)?;
+                write(source, &keys, &mut self.pieces)
+            });
+            match written {
+                Ok(()) if keys.is_empty() => break,
+                Ok(()) => busy = true,
+                Err(error) if keys.is_empty() => return Err(error),
+                Err(_) => return self.in_parts(source, &keys),
+            }
         }
+        Ok(busy)
     }
 
-    fn in_parts(&mut self, source: &Source, keys: &[String]) -> Result<bool, Error> {
+    fn in_parts(&mut self, source: &Source, keys: &[(String, i64)]) -> Result<bool, Error> {
         let mut parts = Parts::default();
         self.halves(source, keys, &mut parts);
         let Some((key, error)) = parts.refused.first() else { return Ok(true) };
@@ -89,17 +107,17 @@ impl WriteBack {
     }
 
     /// Writes what can be written of a batch that failed: each half, and each half of a half that fails.
-    fn halves(&mut self, source: &Source, keys: &[String], parts: &mut Parts) {
+    fn halves(&mut self, source: &Source, keys: &[(String, i64)], parts: &mut Parts) {
         let (one, other) = keys.split_at(keys.len().div_ceil(2));
         for half in [one, other].into_iter().filter(|half| !half.is_empty()) {
             if parts.table_refuses() {
                 return;
             }
-            let written = xact::run(c"enrichment_cache: writing back a part", || write(source, half));
+            let written = xact::run(c"enrichment_cache: writing back a part", || write(source, half, &mut self.pieces));
             match (written, half) {
                 (Ok(()), _) => parts.written += half.len(),
-                (Err(error), [key]) if is_locked(&error) => self.rest(source, key),
-                (Err(error), [key]) => parts.refused.push((key.clone(), error)),
+                (Err(error), [(key, _)]) if is_locked(&error) => self.rest(source, key),
+                (Err(error), [(key, _)]) => parts.refused.push((key.clone(), error)),
                 (Err(_), _) => self.halves(source, half, parts),
             }
         }
@@ -112,14 +130,37 @@ impl WriteBack {
     }
 }
 
-fn write(source: &Source, keys: &[String]) -> Result<(), Error> {
-    if keys.is_empty() {
-        return Ok(());
+/// Rows written in one transaction. Without an index each batch reads the whole table, so there it is larger.
+fn rows_at_once(source: &Source) -> i64 {
+    if source.shape == Shape::Passwords {
+        return source.commit_interval.max(PASSWORD_BATCH);
     }
+    match source.indexed || source.blocks < SMALL_TABLE {
+        true => source.commit_interval,
+        false => source.commit_interval.saturating_mul(UNINDEXED_BATCH),
+    }
+}
+
+fn write(source: &Source, keys: &[(String, i64)], pieces: &mut BTreeMap<(String, String), i64>) -> Result<(), Error> {
+    let Some((first, _)) = keys.first() else { return Ok(()) };
+    let names: Vec<String> = keys.iter().map(|(key, _)| key.clone()).collect();
     if source.shape != Shape::None {
-        user_tables::write_back(source, keys)?;
+        // a key of very many rows is written piece by piece, and stays on the list until a piece is not full
+        let most = rows_at_once(source);
+        let large = keys.iter().map(|(_, rows)| *rows).find(|rows| *rows > most);
+        let written = user_tables::write_back(source, &names, large.map(|_| most))?;
+        if let Some(rows) = large {
+            let place = (source.name.clone(), first.clone());
+            let so_far = pieces.entry(place.clone()).or_default();
+            *so_far += 1;
+            // a trigger of the table that undoes what is written must not keep it here for ever
+            if written >= most as u64 && *so_far <= 2 * (rows / most + 1) {
+                return Ok(());
+            }
+            pieces.remove(&place);
+        }
     }
-    indicators::written(&source.name, keys.to_vec())
+    indicators::written(&source.name, names)
 }
 
 /// Whether the statement met somebody else's lock or change, and may do better later.

@@ -2,8 +2,8 @@
 //! that no bad row or answer ends the process.
 
 use crate::core::error::Error;
+use crate::pg::error::of_caught;
 use crate::pg::lone::Lone;
-use pgrx::pg_sys::panic::CaughtError;
 use pgrx::prelude::*;
 use std::ffi::CStr;
 use std::panic::AssertUnwindSafe;
@@ -29,7 +29,7 @@ pub fn run<T>(doing: &'static CStr, work: impl FnOnce() -> Result<T, Error>) -> 
         }
         Ok(value)
     }))
-    .catch_others(|cause| Err(error_of(&cause)))
+    .catch_others(|cause| Err(of_caught(&cause)))
     .execute();
     // SAFETY: an abort is legal in every state a failed transaction can be in.
     unsafe {
@@ -93,16 +93,5 @@ fn set_local(name: &CStr, value: &CStr) {
             0,
             false,
         );
-    }
-}
-
-fn error_of(cause: &CaughtError) -> Error {
-    match cause {
-        CaughtError::PostgresError(report)
-        | CaughtError::ErrorReport(report)
-        | CaughtError::RustPanic { ereport: report, .. } => Error::Statement {
-            sqlstate: format!("{:?}", report.sql_error_code()),
-            message: report.message().to_string(),
-        },
     }
 }

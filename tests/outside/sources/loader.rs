@@ -3,7 +3,10 @@
 use crate::sources_support::{make_sessions, note_expected, wait_filled, wait_quiet, ATTACH_SESSIONS};
 use crate::support::{address, one, run, said, Base};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::{Duration, Instant};
 
+/// How long loaders and refreshes go on together; there is no pause between their transactions.
+const LOADED_FOR: Duration = Duration::from_secs(15);
 const ADDRESSES: u32 = 300;
 const LOADERS: u32 = 3;
 /// Rows a loader's transaction changes, in an order of its own.
@@ -46,7 +49,7 @@ fn a_loader_that_writes_the_same_rows_loses_nothing_and_meets_no_deadlock() {
     );
     note_expected(&base, &["dshield"]);
     base.sandbox.set_latency("*", 4);
-    let (enough, changed) = (AtomicBool::new(false), AtomicI64::new(0));
+    let (enough, changed, refreshes) = (AtomicBool::new(false), AtomicI64::new(0), AtomicI64::new(0));
     std::thread::scope(|threads| {
         for number in 0..LOADERS {
             let (base, enough, changed) = (&base, &enough, &changed);
@@ -55,6 +58,15 @@ fn a_loader_that_writes_the_same_rows_loses_nothing_and_meets_no_deadlock() {
         let watched = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             base.run(ATTACH_SESSIONS);
             wait_filled(&base, "{dshield,urlhaus,spur}");
+            // every answer anew, and every row with it, as often as it goes
+            let began = Instant::now();
+            while began.elapsed() < LOADED_FOR {
+                base.run(
+                    "SELECT enrich_invalidate('dshield'), enrich_invalidate('urlhaus'), enrich_invalidate('spur')",
+                );
+                base.run("CALL enrich_refresh()");
+                refreshes.fetch_add(1, Ordering::Relaxed);
+            }
         }));
         enough.store(true, Ordering::Relaxed);
         if let Err(why) = watched {
@@ -64,6 +76,7 @@ fn a_loader_that_writes_the_same_rows_loses_nothing_and_meets_no_deadlock() {
     wait_quiet(&base);
     let mut client = base.client();
     let changed = changed.into_inner();
+    assert!(refreshes.into_inner() > 0, "no refresh came to its end beside the loaders");
     assert!(changed > 300, "the loaders changed only {changed} rows");
     let sum = "SELECT sum((enrichment ->> 'password_stats')::int) = sum(login_attempts) AND sum(login_attempts) = ";
     assert!(one::<bool>(&mut client, &format!("{sum}{changed} FROM session_summaries")), "an update was lost");

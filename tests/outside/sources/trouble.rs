@@ -105,3 +105,17 @@ fn a_second_refresh_writes_nothing() {
     assert_eq!(base.sandbox.stats(), asked, "what is fresh was asked for again");
     assert_eq!(one::<i64>(&mut base.client(), "SELECT count(*) FROM enrichment_indicator WHERE dirty"), 0);
 }
+
+#[test]
+fn health_says_when_rows_cannot_be_found_by_an_index_or_seen_by_a_trigger() {
+    let base = Base::new("sources", "advice");
+    base.run("UPDATE enrichment_service SET enabled = false");
+    base.run("CREATE TABLE visits (ip text, note text, answers jsonb); INSERT INTO visits SELECT NULL, repeat('x', 1000) FROM generate_series(1, 10000)");
+    base.run("SELECT enrich_attach('visits', 'ip', '{dshield}', 'answers')");
+    let said = "SELECT coalesce(string_agg(hint, '; ' ORDER BY hint), '') FROM enrich_health() WHERE check_name = 'source visits'";
+    assert_eq!(base.one::<String>(said), "CREATE INDEX CONCURRENTLY ON public.visits (ip);");
+    base.run("CREATE INDEX ON visits (ip)");
+    assert_eq!(base.one::<String>(said), "");
+    base.run("ALTER TABLE visits DISABLE TRIGGER USER");
+    assert!(base.one::<String>(said).contains("ENABLE TRIGGER USER"));
+}

@@ -1,6 +1,6 @@
 //! Writing VirusTotal's answers into the `vt_*` columns of a table of files.
 
-use super::{as_owner, comparable};
+use super::{comparable, in_pieces, sessions};
 use crate::core::error::Error;
 use crate::pg::spi::{self, Arg, Mode};
 use crate::pg::store::schema;
@@ -9,18 +9,18 @@ use pgrx::pg_sys::BuiltinOid::*;
 
 /// Column of the user's table, and the SQL of its new value from the row `v` of the typed view (`least` ignores NULL).
 const FILE_COLUMNS: [(&str, &str); 8] = [
-    ("vt_classification", "v.label"),
-    ("vt_description", "v.type_description"),
-    ("vt_malicious", "v.malicious > 0"),
-    ("vt_positives", "CASE WHEN v.malicious IS NOT NULL THEN least(v.malicious, 2147483647) END"),
-    ("vt_total", "CASE WHEN v.total IS NOT NULL THEN least(v.total, 2147483647) END"),
-    ("vt_first_seen", "v.first_seen"),
-    ("vt_last_analysis", "v.last_analysis"),
-    ("vt_scan_date", "v.last_analysis"),
+    ("vt_classification", "v.ec_label"),
+    ("vt_description", "v.ec_type_description"),
+    ("vt_malicious", "v.ec_malicious > 0"),
+    ("vt_positives", "CASE WHEN v.ec_malicious IS NOT NULL THEN least(v.ec_malicious, 2147483647) END"),
+    ("vt_total", "CASE WHEN v.ec_total IS NOT NULL THEN least(v.ec_total, 2147483647) END"),
+    ("vt_first_seen", "v.ec_first_seen"),
+    ("vt_last_analysis", "v.ec_last_analysis"),
+    ("vt_scan_date", "v.ec_last_analysis"),
 ];
 
 /// Fills the columns that exist, for the rows of these hashes.
-pub fn write(source: &Source, raw_keys: &[String]) -> Result<u64, Error> {
+pub fn write(source: &Source, raw_keys: &[String], piece: Option<i64>) -> Result<u64, Error> {
     let schema = schema()?;
     let sql = format!(
         "SELECT k.raw, v.response_status, v.label, v.type_description, v.malicious::int8, v.total::int8,
@@ -44,24 +44,28 @@ pub fn write(source: &Source, raw_keys: &[String]) -> Result<u64, Error> {
         first_seen.push(row.get::<pgrx::datum::TimestampWithTimeZone>(7));
         last_analysis.push(row.get::<pgrx::datum::TimestampWithTimeZone>(8));
     })?;
-    let Some(update) = files_update(source).filter(|_| !raw.is_empty()) else { return Ok(0) };
-    as_owner(source.owner, || {
-        let args = [
-            (TEXTARRAYOID, Arg::of(raw)),
-            (TEXTARRAYOID, Arg::of(status)),
-            (TEXTARRAYOID, Arg::of(label)),
-            (TEXTARRAYOID, Arg::of(description)),
-            (INT8ARRAYOID, Arg::of(malicious)),
-            (INT8ARRAYOID, Arg::of(total)),
-            (TIMESTAMPTZARRAYOID, Arg::of(first_seen)),
-            (TIMESTAMPTZARRAYOID, Arg::of(last_analysis)),
-        ];
-        spi::run_once(&update, &args, Mode::Write, |_| {})
-    })
+    let bad = raw.iter().zip(&malicious).filter(|(_, malicious)| malicious.is_some_and(|n| n > 0));
+    let bad: Vec<String> = bad.filter_map(|(raw, _)| raw.clone()).collect();
+    let flagged = sessions::flag(source, &bad)?;
+    let Some(update) = files_update(source, piece).filter(|_| !raw.is_empty()) else { return Ok(flagged) };
+    let args = [
+        (TEXTARRAYOID, Arg::of(raw)),
+        (TEXTARRAYOID, Arg::of(status)),
+        (TEXTARRAYOID, Arg::of(label)),
+        (TEXTARRAYOID, Arg::of(description)),
+        (INT8ARRAYOID, Arg::of(malicious)),
+        (INT8ARRAYOID, Arg::of(total)),
+        (TIMESTAMPTZARRAYOID, Arg::of(first_seen)),
+        (TIMESTAMPTZARRAYOID, Arg::of(last_analysis)),
+    ];
+    Ok(flagged + super::update(source.owner, &update, &args)?)
 }
 
+const PATCHES: &str = "unnest($1, $2, $3, $4, $5, $6, $7, $8) AS v (ec_raw, ec_status, ec_label, ec_type_description,
+    ec_malicious, ec_total, ec_first_seen, ec_last_analysis)";
+
 // A value the provider does not give never clears one that stands there.
-fn files_update(source: &Source) -> Option<String> {
+fn files_update(source: &Source, piece: Option<i64>) -> Option<String> {
     let mut values: Vec<(String, String)> = FILE_COLUMNS
         .iter()
         .filter_map(|(name, value)| {
@@ -71,22 +75,27 @@ fn files_update(source: &Source) -> Option<String> {
         })
         .collect();
     if let Some(column) = source.column("enrichment_status") {
-        let new = format!("(CASE v.status WHEN 'success' THEN 'enriched' ELSE 'not_found' END)::{}", column.sql_type);
+        let new =
+            format!("(CASE v.ec_status WHEN 'success' THEN 'enriched' ELSE 'not_found' END)::{}", column.sql_type);
         values.push((column.quoted.clone(), new));
     }
     let sets: Vec<String> = values.iter().map(|(name, new)| format!("{name} = {new}")).collect();
     let changed: Vec<String> = values.iter().map(|(name, new)| format!("t.{name} IS DISTINCT FROM {new}")).collect();
+    let condition = format!(
+        "{key} = v.ec_raw::{key_type}{and_eligible} AND ({changed})",
+        key = source.key_sql(),
+        key_type = comparable(&source.key),
+        and_eligible = source.and_eligible(),
+        changed = changed.join(" OR "),
+    );
     (!sets.is_empty()).then(|| {
         format!(
             "UPDATE {relation} t SET {sets}
-            FROM unnest($1, $2, $3, $4, $5, $6, $7, $8)
-              AS v (raw, status, label, type_description, malicious, total, first_seen, last_analysis)
-            WHERE t.{key} = v.raw::{key_type} AND ({changed})",
+            FROM {patches} WHERE {condition}",
             relation = source.relation,
             sets = sets.join(", "),
-            changed = changed.join(" OR "),
-            key = source.key.quoted,
-            key_type = comparable(&source.key),
+            condition = in_pieces(source, PATCHES, condition, piece),
+            patches = PATCHES,
         )
     })
 }

@@ -1,74 +1,75 @@
 //! Writing answers into a json or jsonb column: a member per service, and `_meta` that says when and how.
 
-use super::{as_owner, comparable};
+use super::{comparable, in_pieces};
 use crate::core::error::Error;
 use crate::pg::spi::{self, Arg, Mode};
 use crate::pg::store::schema;
-use crate::pg::store::sources::{Column, Source};
+use crate::pg::store::sources::{Column, Shape, Source};
 use pgrx::pg_sys;
 use pgrx::pg_sys::BuiltinOid::*;
 
 /// Merges what the cache knows of these keys into their rows.
-pub fn write(source: &Source, raw_keys: &[String]) -> Result<u64, Error> {
+pub fn write(source: &Source, raw_keys: &[String], piece: Option<i64>) -> Result<u64, Error> {
     let Some(into) = &source.into else { return Ok(0) };
-    let schema = schema()?;
-    let mut patches = Patches::default();
-    // each step is one probe of a unique index (LIMIT keeps the planner from joining in another order): in the first
-    // minute of a table's life there are no statistics, and a batch took a second instead of milliseconds
-    let sql = format!(
-        "SELECT k.raw,
-            coalesce(pg_catalog.jsonb_object_agg(c.service, c.payload) FILTER (WHERE c.payload IS NOT NULL), '{{}}')::text,
-            coalesce(pg_catalog.jsonb_agg(c.service) FILTER (WHERE c.payload IS NULL), '[]')::text,
-            pg_catalog.jsonb_object_agg(c.service, pg_catalog.jsonb_build_object('status', c.response_status,
-                'fetched_at', pg_catalog.to_char(c.fetched_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'),
-                'expires_at', pg_catalog.to_char(c.expires_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')))::text,
-            pg_catalog.bool_or(coalesce({schema}.enrich_bigint(c.payload #> '{{ip,count}}'), 0) > 0
-                OR coalesce({schema}.enrich_bigint(c.payload #> '{{ip,attacks}}'), 0) > 0)
-                FILTER (WHERE c.service = 'dshield' AND c.payload IS NOT NULL)
-        FROM pg_catalog.unnest($2) AS k (raw)
-        CROSS JOIN LATERAL (SELECT i.cache_key FROM {schema}.enrichment_indicator i
-            WHERE i.source = $1 AND i.raw_key = k.raw LIMIT 1) i
-        CROSS JOIN pg_catalog.unnest($3) AS s (service)
-        CROSS JOIN LATERAL (SELECT e.service, e.response_status, e.fetched_at, e.expires_at,
-                coalesce({schema}.enrich_hibp_range(e.ranges), e.payload) AS payload
-            FROM {schema}.enrichment_cache e WHERE e.service = s.service AND e.cache_key = i.cache_key LIMIT 1) c
-        WHERE c.response_status IN ('success', 'not_found')
-        GROUP BY k.raw"
-    );
+    let mut patches: Option<Vec<Option<pg_sys::Datum>>> = None;
+    let columns = FIXED + source.flags.len();
     let args = [
         (TEXTOID, Arg::of(source.name.as_str())),
         (TEXTARRAYOID, Arg::of(raw_keys.to_vec())),
         (TEXTARRAYOID, Arg::of(source.services.clone())),
+        (TEXTARRAYOID, Arg::of(source.flags.iter().map(|(_, service)| service.clone()).collect::<Vec<_>>())),
     ];
-    spi::run_once(&sql, &args, Mode::Write, |row| {
-        patches.raw.push(row.text(1));
-        patches.found.push(row.text(2));
-        patches.gone.push(row.text(3));
-        patches.meta.push(row.text(4));
-        patches.flagged.push(row.get(5));
+    spi::run_once(&patches_sql(source, &schema()?), &args, Mode::Write, |row| {
+        patches = row.datum(1).map(|_| (1..=columns as i32).map(|n| row.datum(n)).collect());
     })?;
-    if patches.raw.is_empty() {
-        return Ok(0);
-    }
-    as_owner(source.owner, || {
-        let args = [
-            (TEXTARRAYOID, Arg::of(patches.raw)),
-            (TEXTARRAYOID, Arg::of(patches.found)),
-            (TEXTARRAYOID, Arg::of(patches.gone)),
-            (TEXTARRAYOID, Arg::of(patches.meta)),
-            (BOOLARRAYOID, Arg::of(patches.flagged)),
-        ];
-        spi::run_once(&json_update(source, into), &args, Mode::Write, |_| {})
-    })
+    let Some(patches) = patches else { return Ok(0) };
+    let types = [TEXTARRAYOID, TEXTARRAYOID, JSONBARRAYOID, JSONBARRAYOID, JSONBARRAYOID];
+    let types = types.into_iter().chain(std::iter::repeat(BOOLARRAYOID));
+    let args: Vec<_> = types.zip(patches.into_iter().map(Arg::raw)).collect();
+    super::update(source.owner, &json_update(source, into, piece), &args)
 }
 
-#[derive(Default)]
-struct Patches {
-    raw: Vec<Option<String>>,
-    found: Vec<Option<String>>,
-    gone: Vec<Option<String>>,
-    meta: Vec<Option<String>>,
-    flagged: Vec<Option<bool>>,
+/// Columns of the patches before those of the flags: keys in the rows and in the cache, members, members that are to go,
+/// members of `_meta`.
+const FIXED: usize = 5;
+
+// One row of arrays, which go to the UPDATE as they are. Each step is one probe of a unique index (LIMIT keeps the
+// planner from joining in another order): in the first minute of a table's life there are no statistics, and a batch took
+// a second instead of milliseconds.
+fn patches_sql(source: &Source, schema: &str) -> String {
+    let member = match source.shape {
+        Shape::Cowrieprocessor => format!("{schema}.enrich_cowrieprocessor(e.service, e.payload)"),
+        _ => format!("coalesce({schema}.enrich_hibp_range(e.ranges), e.payload)"),
+    };
+    let flag = |n: usize| {
+        format!(
+            "pg_catalog.bool_or({schema}.enrich_flagged(c.service, c.payload))
+                FILTER (WHERE c.service = ($4::text[])[{n}]) AS flag_{n}"
+        )
+    };
+    let flags: String = (1..=source.flags.len()).map(|n| format!(", {}", flag(n))).collect();
+    let arrays: String = (1..=source.flags.len()).map(|n| format!(", pg_catalog.array_agg(k.flag_{n})")).collect();
+    format!(
+        "SELECT pg_catalog.array_agg(k.raw), pg_catalog.array_agg(k.cache_key), pg_catalog.array_agg(k.found),
+            pg_catalog.array_agg(k.gone), pg_catalog.array_agg(k.meta){arrays}
+        FROM (SELECT k.raw, pg_catalog.max(i.cache_key) AS cache_key,
+                coalesce(pg_catalog.jsonb_object_agg(c.service, c.member) FILTER (WHERE c.member IS NOT NULL), '{{}}') AS found,
+                coalesce(pg_catalog.jsonb_agg(c.service) FILTER (WHERE c.member IS NULL), '[]') AS gone,
+                pg_catalog.jsonb_object_agg(c.service, pg_catalog.jsonb_build_object('status', c.response_status,
+                    'fetched_at', pg_catalog.to_char(c.fetched_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'),
+                    'expires_at', pg_catalog.to_char(c.expires_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')))
+                    AS meta{flags}
+            FROM pg_catalog.unnest($2) AS k (raw)
+            CROSS JOIN LATERAL (SELECT i.cache_key FROM {schema}.enrichment_indicator i
+                WHERE i.source = $1 AND i.raw_key = k.raw LIMIT 1) i
+            CROSS JOIN pg_catalog.unnest($3) AS s (service)
+            CROSS JOIN LATERAL (SELECT e.service, e.response_status, e.fetched_at, e.expires_at, e.payload,
+                    {member} AS member
+                FROM {schema}.enrichment_cache e WHERE e.service = s.service AND e.cache_key = i.cache_key LIMIT 1) c
+            WHERE c.response_status IN ('success', 'not_found')
+            GROUP BY k.raw) k
+        HAVING pg_catalog.count(*) > 0"
+    )
 }
 
 /// The column as jsonb. A json column may hold what jsonb refuses: `\u0000` and halves of surrogate pairs become
@@ -90,34 +91,69 @@ fn as_jsonb(into: &Column) -> String {
 }
 
 // The merge touches the members of our services and `_meta`, nothing else. What is not an object (an array, a string)
-// belongs to somebody else and stays as it is. All of it is computed from the row that is updated, so that a row
-// changed meanwhile by somebody else is merged anew and loses nothing. The CASE keeps the planner from reading the
-// JSON of rows of other keys: it would be slow, and one bad row of the table would stop every key.
-fn json_update(source: &Source, into: &Column) -> String {
+// belongs to somebody else and stays as it is. All of it is computed from the row that is updated, so that a row changed
+// meanwhile by somebody else is merged anew and loses nothing. The CASE keeps the planner from reading the JSON of rows
+// of other keys: it would be slow, and one bad row of the table would stop every key. A row without a value, the usual
+// case, takes what was made once for all rows of its key.
+fn json_update(source: &Source, into: &Column, piece: Option<i64>) -> String {
+    let column = format!("t.{}", into.quoted);
     let old = format!("(SELECT {} AS old OFFSET 0) o", as_jsonb(into));
-    let merged = "(coalesce(nullif(o.old, 'null'), '{}') - p.gone) || p.found || pg_catalog.jsonb_build_object('_meta',
-            CASE WHEN pg_catalog.jsonb_typeof(o.old -> '_meta') = 'object' THEN o.old -> '_meta' ELSE '{}' END || p.meta)";
-    let mut sets = vec![format!("{} = (SELECT ({merged})::{} FROM {old})", into.quoted, into.sql_type)];
-    let mut changed = vec![format!("(SELECT ({merged}) IS DISTINCT FROM o.old FROM {old})")];
-    if let Some(flag) = source.column("dshield_flagged").filter(|column| column.type_oid == pg_sys::BOOLOID) {
-        sets.push(format!("{q} = coalesce(p.flagged, t.{q})", q = flag.quoted));
-        changed.push(format!("t.{q} IS DISTINCT FROM coalesce(p.flagged, t.{q})", q = flag.quoted));
+    let object = |value: &str| format!("pg_catalog.jsonb_typeof({value}) = 'object'");
+    let mut base = "(coalesce(nullif(o.old, 'null'), '{}') - p.ec_gone) || p.ec_found".to_string();
+    if source.shape == Shape::Cowrieprocessor {
+        // the loader's shape, where a row has it: session, address, services
+        let nested = "(o.old -> 'session' -> p.ec_cache_key)";
+        base = format!(
+            "{base} || CASE WHEN {is_nested} THEN pg_catalog.jsonb_build_object('session', (o.old -> 'session')
+                || pg_catalog.jsonb_build_object(p.ec_cache_key, ({nested} - p.ec_gone) || p.ec_found)) ELSE '{{}}' END",
+            is_nested = object(nested),
+        );
     }
-    if let Some(at) = source.column("enrichment_at") {
+    let merged = format!(
+        "{base} || pg_catalog.jsonb_build_object('_meta',
+            CASE WHEN {is_object} THEN o.old -> '_meta' ELSE '{{}}' END || p.ec_meta)",
+        is_object = object("o.old -> '_meta'"),
+    );
+    let mut sets = vec![format!(
+        "{} = CASE WHEN {column} IS NULL THEN p.ec_whole ELSE (SELECT ({merged})::{} FROM {old}) END",
+        into.quoted, into.sql_type
+    )];
+    let mut changed = vec![format!("(SELECT ({merged}) IS DISTINCT FROM o.old FROM {old})")];
+    for (n, (flag, _)) in source.flags.iter().enumerate() {
+        let new = format!("coalesce(p.ec_flag_{n}, t.{})", flag.quoted);
+        sets.push(format!("{} = {new}", flag.quoted));
+        changed.push(format!("t.{} IS DISTINCT FROM {new}", flag.quoted));
+    }
+    if let Some(at) = source.column("enrichment_at").filter(|at| at.quoted != into.quoted) {
         sets.push(format!("{} = pg_catalog.now()", at.quoted));
     }
+    let flags: Vec<String> = (0..source.flags.len()).map(|n| format!(", u.flag_{n} AS ec_flag_{n}")).collect();
+    let names: Vec<String> = (0..source.flags.len()).map(|n| format!(", flag_{n}")).collect();
+    let arrays: Vec<String> = (1..=FIXED + source.flags.len()).map(|n| format!("pg_catalog.unnest(${n})")).collect();
+    let condition = format!(
+        "{key} = p.ec_key{and_eligible} AND CASE WHEN {key} = p.ec_key THEN
+            CASE WHEN {column} IS NULL THEN true
+                ELSE (SELECT o.old IS NULL OR pg_catalog.jsonb_typeof(o.old) IN ('object', 'null') FROM {old}) AND ({changed}) END END",
+        key = source.key_sql(),
+        and_eligible = source.and_eligible(),
+        changed = changed.join(" OR "),
+    );
+    // an expression of the user names his columns without a table: those of p have names of their own
     format!(
         "WITH p AS MATERIALIZED (
-            SELECT u.raw::{key_type} AS key, u.found::jsonb AS found,
-                ARRAY(SELECT pg_catalog.jsonb_array_elements_text(u.gone::jsonb)) AS gone, u.meta::jsonb AS meta, u.flagged
-            FROM unnest($1, $2, $3, $4, $5) AS u (raw, found, gone, meta, flagged))
+            SELECT u.raw::{key_type} AS ec_key, u.cache_key AS ec_cache_key, u.found AS ec_found,
+                ARRAY(SELECT pg_catalog.jsonb_array_elements_text(u.gone)) AS ec_gone, u.meta AS ec_meta,
+                (u.found || pg_catalog.jsonb_build_object('_meta', u.meta))::{into_type} AS ec_whole{flags}
+            FROM ROWS FROM ({arrays}) AS u (raw, cache_key, found, gone, meta{names}))
         UPDATE {relation} t SET {sets} FROM p
-        WHERE t.{key} = p.key AND CASE WHEN t.{key} = p.key THEN
-            (SELECT o.old IS NULL OR pg_catalog.jsonb_typeof(o.old) IN ('object', 'null') FROM {old}) AND ({changed}) END",
-        relation = source.relation,
-        key = source.key.quoted,
+        WHERE {condition}",
+        condition = in_pieces(source, "p", condition, piece),
         key_type = comparable(&source.key),
+        into_type = into.sql_type,
+        flags = flags.concat(),
+        names = names.concat(),
+        arrays = arrays.join(", "),
+        relation = source.relation,
         sets = sets.join(", "),
-        changed = changed.join(" OR "),
     )
 }

@@ -1,21 +1,50 @@
-//! Statements on the user's own tables: finding keys no trigger reported, and writing answers back. Reading runs as
-//! the worker; every UPDATE runs with the rights of the table's owner, so that a trigger of his gains nothing.
+//! Statements on the user's own tables: finding keys no trigger reported, and writing answers back. Whatever touches a
+//! row runs with the rights of the table's owner, so that a trigger or an expression of his gains nothing.
 
 mod files;
 mod json;
+pub mod keys;
 mod passwords;
+mod sessions;
 
 use crate::core::error::Error;
+use crate::core::hash;
+use crate::pg::lone::Lone;
 use crate::pg::spi::{self, Arg, Mode};
+use crate::pg::store::indicators;
 use crate::pg::store::sources::{Column, Shape, Source};
 use pgrx::pg_sys;
-use pgrx::pg_sys::BuiltinOid::*;
+use std::collections::HashSet;
 
-/// Lists keys of a source that are not known yet, or whose rows stand unfilled although an answer is there.
-pub fn sweep(source: &Source) -> Result<u64, Error> {
-    let schema = super::schema()?;
-    let unfilled = match (&source.into, source.shape) {
-        (Some(into), Shape::Json) => format!("t.{c} IS NULL OR t.{c}::text NOT LIKE '%\"_meta\"%'", c = into.quoted),
+/// Lists keys of a source that are not known yet, or whose rows stand unfilled although an answer is there, and forgets
+/// those that no row holds any more; returns how many were listed.
+///
+/// # Errors
+/// What the server raises, also from an expression of the source.
+pub fn sweep(source: &Source) -> Result<i64, Error> {
+    let (mut met, mut known, mut noted) = (HashSet::new(), 0i64, 0i64);
+    keys::read(source, &keys::Rows::All { unfilled: &unfilled(source) }, |seen| {
+        met.extend(seen.iter().map(|key| hash::short(&key.raw_key)));
+        let found = indicators::recount(&source.name, &source.services, seen)?;
+        known += found.known;
+        noted += found.noted;
+        Ok(())
+    })?;
+    if indicators::count(&source.name)? > known {
+        indicators::forget_others(&source.name, &met, hash::short)?;
+    }
+    if source.shape == Shape::Files {
+        noted += sessions::note_unflagged(source)?;
+    }
+    Ok(noted)
+}
+
+fn unfilled(source: &Source) -> String {
+    match (&source.into, source.shape) {
+        (Some(into), _) if into.type_oid == pg_sys::JSONBOID => {
+            format!("t.{c} IS NULL OR NOT t.{c} ? '_meta'", c = into.quoted)
+        }
+        (Some(into), _) => format!("t.{c} IS NULL OR t.{c}::text NOT LIKE '%\"_meta\"%'", c = into.quoted),
         (_, Shape::Files) => match source.column("enrichment_status") {
             Some(column) => format!("coalesce(t.{}::text, 'pending') = 'pending'", column.quoted),
             None => "false".to_string(),
@@ -25,35 +54,26 @@ pub fn sweep(source: &Source) -> Result<u64, Error> {
             None => "false".to_string(),
         },
         _ => "false".to_string(),
-    };
-    let sql = format!(
-        "INSERT INTO {schema}.enrichment_arrival (source, raw_key)
-        SELECT $1, k.raw FROM (
-            SELECT {raw} AS raw, pg_catalog.bool_or({unfilled}) AS unfilled
-            FROM {relation} t WHERE t.{key} IS NOT NULL GROUP BY 1) k
-        LEFT JOIN {schema}.enrichment_indicator i ON i.source = $1 AND i.raw_key = k.raw
-        WHERE i.raw_key IS NULL
-           OR (k.unfilled AND NOT i.dirty AND i.cache_key IS NOT NULL AND EXISTS (
-                SELECT FROM {schema}.enrichment_cache c
-                WHERE c.service = ANY ($2) AND c.cache_key = i.cache_key
-                  AND c.response_status IN ('success', 'not_found')))",
-        raw = source.raw_key(&schema),
-        relation = source.relation,
-        key = source.key.quoted,
-    );
-    let args = [(TEXTOID, Arg::of(source.name.as_str())), (TEXTARRAYOID, Arg::of(source.services.clone()))];
-    spi::run_once(&sql, &args, Mode::Write, |_| {})
+    }
 }
 
-/// Writes what the cache knows of these keys into their rows; returns how many rows changed.
+static WRITING: Lone<bool> = Lone::new(false);
+
+/// Whether this process is writing answers at the moment: the triggers of attached tables have nothing to note then.
+pub fn writing() -> bool {
+    WRITING.get()
+}
+
+/// Writes what the cache knows of these keys into their rows, at most `piece` rows where it is given; returns how many
+/// rows changed.
 ///
 /// # Errors
 /// 55P03 when a row stays locked by somebody else, or what the server raises; the transaction is over then.
-pub fn write_back(source: &Source, raw_keys: &[String]) -> Result<u64, Error> {
+pub fn write_back(source: &Source, raw_keys: &[String], piece: Option<i64>) -> Result<u64, Error> {
     prepare_to_write()?;
     match source.shape {
-        Shape::Json => json::write(source, raw_keys),
-        Shape::Files => files::write(source, raw_keys),
+        Shape::Raw | Shape::Cowrieprocessor => json::write(source, raw_keys, piece),
+        Shape::Files => files::write(source, raw_keys, piece),
         Shape::Passwords => passwords::write(source, raw_keys),
         Shape::None => Ok(0),
     }
@@ -61,24 +81,40 @@ pub fn write_back(source: &Source, raw_keys: &[String]) -> Result<u64, Error> {
 
 // A wait for a row ends long before anybody's deadlock_timeout: of a loader and this worker that wait for each other,
 // the worker gives way. Deferred triggers must fire within the UPDATE, as the owner, and not at commit as the worker.
+// A commit need not reach the disk at once: what a crash takes back is still marked as unwritten.
 fn prepare_to_write() -> Result<(), Error> {
-    spi::run_once("SELECT pg_catalog.set_config('lock_timeout', '5ms', true)", &[], Mode::Write, |_| {})?;
+    const SETTINGS: &str = "SELECT pg_catalog.set_config('lock_timeout', '5ms', true),
+        pg_catalog.set_config('synchronous_commit', 'off', true)";
+    spi::run_once(SETTINGS, &[], Mode::Write, |_| {})?;
     spi::run_once("SET CONSTRAINTS ALL IMMEDIATE", &[], Mode::Write, |_| {})?;
     Ok(())
 }
 
+/// The condition on rows `t` of an UPDATE that has `patches` beside them; with a piece, of at most so many of these rows.
+fn in_pieces(source: &Source, patches: &str, condition: String, piece: Option<i64>) -> String {
+    let Some(piece) = piece else { return condition };
+    format!(
+        "{condition} AND (t.tableoid, t.ctid) IN (SELECT t.tableoid, t.ctid FROM {relation} t, {patches}
+            WHERE {condition} LIMIT {piece})",
+        relation = source.relation,
+    )
+}
+
+/// Runs an UPDATE of the owner's table with his rights.
+fn update(owner: pg_sys::Oid, sql: &str, args: &[(pg_sys::BuiltinOid, Arg)]) -> Result<u64, Error> {
+    as_owner(owner, || spi::run_once(sql, args, Mode::Write, |_| {}))
+}
+
 fn as_owner<T>(owner: pg_sys::Oid, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
-    let (mut user, mut context) = (pg_sys::InvalidOid, 0);
-    // SAFETY: the former identity is put back right after the work; if the work raises, the transaction's abort
-    // puts it back (xact.c, AbortTransaction).
-    unsafe {
-        pg_sys::GetUserIdAndSecContext(&mut user, &mut context);
-        pg_sys::SetUserIdAndSecContext(owner, context | pg_sys::SECURITY_RESTRICTED_OPERATION as i32);
+    struct Writing;
+    impl Drop for Writing {
+        fn drop(&mut self) {
+            WRITING.set(false);
+        }
     }
-    let result = work();
-    // SAFETY: as above.
-    unsafe { pg_sys::SetUserIdAndSecContext(user, context) };
-    result
+    WRITING.set(true);
+    let _writing = Writing;
+    crate::pg::store::identity::as_table_owner(owner, work)
 }
 
 // bpchar and varchar columns compare as text without a length, so that a long key is never cut to match

@@ -1,0 +1,89 @@
+//! Statements on `enrichment_arrival`: keys that triggers, sweeps and refreshes have seen, some thousands in a row.
+
+use crate::core::error::Error;
+use crate::pg::spi::{self, Arg, Mode, Statement};
+use pgrx::datum::TimestampWithTimeZone;
+use pgrx::pg_sys::BuiltinOid::*;
+
+/// How many keys stand in one row at most.
+pub const KEYS_A_ROW: usize = 2000;
+
+/// A distinct key of a source, and what its rows say of its worth.
+pub struct Seen {
+    pub raw_key: String,
+    pub rows: i64,
+    pub weight: f64,
+    pub latest: Option<TimestampWithTimeZone>,
+    /// Whether one of its rows stands unfilled.
+    pub unfilled: bool,
+}
+
+/// Keys as the parallel arrays that statements take.
+pub fn columns(keys: Vec<Seen>) -> [Arg; 4] {
+    let n = keys.len();
+    let (mut raw, mut rows, mut weights, mut latest) =
+        (Vec::with_capacity(n), Vec::with_capacity(n), Vec::with_capacity(n), Vec::with_capacity(n));
+    for key in keys {
+        raw.push(key.raw_key);
+        rows.push(key.rows);
+        weights.push(key.weight);
+        latest.push(key.latest);
+    }
+    [Arg::of(raw), Arg::of(rows), Arg::of(weights), Arg::of(latest)]
+}
+
+static NOTE: Statement = Statement {
+    sql: "INSERT INTO @extschema@.enrichment_arrival (source, raw_keys, row_counts, weights, latest, urgent)
+        VALUES ($1, $2, $3, $4, $5, $6)",
+    args: &[TEXTOID, TEXTARRAYOID, INT8ARRAYOID, FLOAT8ARRAYOID, TIMESTAMPTZARRAYOID, BOOLOID],
+};
+
+/// Puts keys of a source on the list, as one row. No key at all asks for a sweep of the table.
+pub fn note(source: &str, keys: Vec<Seen>, urgent: bool) -> Result<(), Error> {
+    let [raw, rows, weights, latest] = columns(keys);
+    spi::run(&NOTE, &[Arg::of(source), raw, rows, weights, latest, Arg::of(urgent)], Mode::Write, |_| {})?;
+    Ok(())
+}
+
+/// What was taken off the list for one key of a source, or for a source alone.
+pub struct Arrival {
+    pub source: String,
+    /// None: the table is to be swept.
+    pub key: Option<Seen>,
+    pub urgent: bool,
+}
+
+static TAKE: Statement = Statement {
+    sql: "WITH next AS MATERIALIZED (
+            SELECT a.id, a.key_count FROM @extschema@.enrichment_arrival a ORDER BY a.id LIMIT 2000 FOR UPDATE SKIP LOCKED),
+        few AS (
+            SELECT s.id FROM (SELECT n.id, pg_catalog.sum(n.key_count) OVER (ORDER BY n.id) - n.key_count AS before FROM next n) s
+            WHERE s.before < $1),
+        taken AS (
+            DELETE FROM @extschema@.enrichment_arrival a WHERE a.id IN (SELECT f.id FROM few f)
+            RETURNING a.source, a.raw_keys, a.row_counts, a.weights, a.latest, a.urgent)
+        SELECT t.source, u.raw_key, t.urgent, pg_catalog.sum(u.row_count)::int8, pg_catalog.sum(u.weight),
+            pg_catalog.max(u.latest)
+        FROM taken t
+        LEFT JOIN LATERAL ROWS FROM (pg_catalog.unnest(t.raw_keys), pg_catalog.unnest(t.row_counts),
+            pg_catalog.unnest(t.weights), pg_catalog.unnest(t.latest)) AS u (raw_key, row_count, weight, latest) ON true
+        GROUP BY t.source, u.raw_key, t.urgent",
+    args: &[INT8OID],
+};
+
+/// Takes rows off the list until they hold `n` keys; repeats come once.
+pub fn take(n: i64) -> Result<Vec<Arrival>, Error> {
+    let mut arrivals = Vec::new();
+    spi::run(&TAKE, &[Arg::of(n)], Mode::Write, |row| {
+        let Some(source) = row.text(1) else { return };
+        let key = row.text(2).map(|raw_key| Seen {
+            raw_key,
+            rows: row.get(4).unwrap_or(0),
+            weight: row.get(5).unwrap_or(0.0),
+            latest: row.get(6),
+            unfilled: false,
+        });
+        arrivals.push(Arrival { source, key, urgent: row.get(3).unwrap_or(false) });
+    })?;
+    Ok(arrivals)
+}
