@@ -9,6 +9,7 @@ use crate::pg::convert::{positive_length, to_micros, transaction_start, RawJsonb
 use crate::pg::encoding::{RawText, Utf8};
 use crate::pg::error::Answer;
 use crate::pg::store::cache::{self as rows, Incoming, Payload};
+use crate::pg::store::cleanup;
 use crate::pg::store::registry;
 use crate::pg::{disk, ranges};
 use pgrx::datum::{Array, Interval, TimestampWithTimeZone};
@@ -184,11 +185,11 @@ fn enrich_cleanup(max_rows: default!(Option<i64>, "NULL")) -> Answer<i64> {
         }
         .into());
     }
-    let (mut removed, mut from) = (0, rows::CleanedTo::default());
+    let (mut removed, mut from) = (0, cleanup::CleanedTo::default());
     while removed < most {
         pgrx::check_for_interrupts!();
         let began = Instant::now();
-        let batch = rows::cleanup(BATCH.min(most - removed), &mut from)?;
+        let batch = cleanup::cleanup(BATCH.min(most - removed), &mut from)?;
         removed += batch;
         if batch < BATCH {
             break;

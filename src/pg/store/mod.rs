@@ -12,6 +12,7 @@ pub mod asking;
 pub mod attempts;
 pub mod breakers;
 pub mod cache;
+pub mod cleanup;
 pub mod expressions;
 pub mod files;
 pub mod hibp;

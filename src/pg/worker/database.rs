@@ -12,7 +12,7 @@ use crate::core::Micros;
 use crate::io::{wake::Any, ClientConfig, Pool};
 use crate::pg::shmem::{self, State, Text};
 use crate::pg::store::sources::{self, Attached};
-use crate::pg::store::{attempts, cache, lanes as ledger, queue};
+use crate::pg::store::{attempts, cleanup, lanes as ledger, queue};
 use crate::pg::{backlog, convert, gucs, store, tally, trials, wake};
 use pgrx::bgworkers::BackgroundWorker;
 use pgrx::prelude::*;
@@ -125,7 +125,7 @@ struct Worker {
     only_answers: bool,
     attached: Attached,
     next_cleanup: Micros,
-    cleaned_to: cache::CleanedTo,
+    cleaned_to: cleanup::CleanedTo,
     next_count: Micros,
 }
 
@@ -164,7 +164,7 @@ fn serve(oid: u32, extension: pg_sys::Oid) {
         only_answers: false,
         attached: Attached::default(),
         next_cleanup: now + 30 * SECOND,
-        cleaned_to: cache::CleanedTo::default(),
+        cleaned_to: cleanup::CleanedTo::default(),
         next_count: now,
     };
     let (mut found, mut seen) = (Some(extension), 0);
@@ -305,12 +305,12 @@ impl Worker {
         if now >= self.next_cleanup {
             let Worker { steps, cleaned_to, .. } = self;
             let removed = steps.run("cleanup", || {
-                let removed = xact::run(c"enrichment_cache: cleanup", || cache::cleanup(CLEANUP_BATCH, cleaned_to))?;
+                let removed = xact::run(c"enrichment_cache: cleanup", || cleanup::cleanup(CLEANUP_BATCH, cleaned_to))?;
                 Ok(removed == CLEANUP_BATCH)
             });
             // a full batch means that there is more: the next round goes on
             if !removed {
-                self.cleaned_to = cache::CleanedTo::default();
+                self.cleaned_to = cleanup::CleanedTo::default();
             }
             self.next_cleanup = if removed { now } else { now + every.as_micros() as Micros };
         }
