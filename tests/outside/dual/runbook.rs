@@ -70,8 +70,12 @@ fn the_runbook_leads_from_files_to_the_database_and_back() {
     let mut client = cluster.client(DATABASE);
     // stored before the migration began
     store(&mut client, "8.5.1.1", 1);
-    let mut beside = false;
+    let (mut beside, mut imports) = (false, 0);
     for block in blocks(&page) {
+        if block.text.starts_with("CALL enrich_migrate_disk") && imports == 2 {
+            // the last that an older program wrote, and nobody asked for
+            tree.put(&dshield_path("8.5.2.3"), &dshield("8.5.2.3", 9), HOUR);
+        }
         match block.fate.as_str() {
             "run" => {
                 if let Err(why) = execute(&block, &cluster, &tree, &new) {
@@ -88,6 +92,12 @@ fn the_runbook_leads_from_files_to_the_database_and_back() {
             }),
             skip => assert!(skip.starts_with("skip "), "line {}: {skip}", block.line),
         }
+        if block.text.starts_with("CALL enrich_migrate_disk") {
+            imports += 1;
+            let sql = "SELECT count(*) FROM enrichment_cache WHERE cache_key LIKE '8.5.0.%'";
+            let expected = if imports == 1 { 0 } else { 30 };
+            assert_eq!(one::<i64>(&mut client, sql), expected, "after the block at line {}", block.line);
+        }
         if block.text.starts_with("CALL enrich_export_disk") && !beside {
             beside = true;
             // both sides work: an older program writes a file, the database stores and asks
@@ -102,6 +112,9 @@ fn the_runbook_leads_from_files_to_the_database_and_back() {
         }
     }
     assert!(beside, "the runbook has no second phase");
+    assert_eq!(imports, 3, "a try, the import, and what the older programs wrote last");
+    let last = "SELECT format('%s %s', state, report ->> 'imported') FROM enrichment_migration WHERE id = 2";
+    assert_eq!(one::<String>(&mut client, last), "finished 1", "the file that was written last");
     let sql = "SELECT count(*) FROM enrichment_cache WHERE cache_key IN ('8.5.1.1', '8.5.2.1', '8.5.2.2', '8.5.0.7')";
     assert_eq!(one::<i64>(&mut client, sql), 4);
     let kept: i64 = one(&mut client, "SELECT count(*) FROM enrichment_cache WHERE response_status = 'success'");
