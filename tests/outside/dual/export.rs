@@ -24,13 +24,13 @@ const FILL: &str = r#"
     SELECT enrich_store('dshield', '8.4.2.1', NULL, response_status => 'error', error_message => 'down')"#;
 
 /// All that the table says.
-const SAYS: &str =
+pub(super) const SAYS: &str =
     "SELECT string_agg(concat_ws(' ', service, cache_key, response_status, extract(epoch FROM fetched_at),
         coalesce(enrich_hibp_range(ranges), payload)), E'\n' ORDER BY service, cache_key)
     FROM enrichment_cache WHERE response_status IN ('success', 'not_found')";
 
 /// The report of an export.
-fn call(client: &mut Client, sql: &str) -> serde_json::Value {
+pub(super) fn call(client: &mut Client, sql: &str) -> serde_json::Value {
     let rows = client.simple_query(sql).unwrap_or_else(|why| panic!("{sql}: {}", said(&why)));
     let report = rows.iter().find_map(|message| match message {
         SimpleQueryMessage::Row(row) => row.get("report").map(str::to_string),
@@ -39,7 +39,7 @@ fn call(client: &mut Client, sql: &str) -> serde_json::Value {
     serde_json::from_str(&report.expect("a report")).expect("JSON")
 }
 
-fn export(base: &Base, tree: &Tree) -> serde_json::Value {
+pub(super) fn export(base: &Base, tree: &Tree) -> serde_json::Value {
     let report =
         call(&mut base.client(), &format!("CALL enrich_export_disk('{}', batch_size => 50)", tree.root.display()));
     let parts = ["written", "already_there", "newer_file", "no_place", "failed"];

@@ -2,6 +2,7 @@
 
 mod export;
 mod read;
+mod round_trip;
 mod runbook;
 mod support;
 mod trouble;
