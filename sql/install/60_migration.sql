@@ -97,12 +97,12 @@ FROM enrichment_migration m
 CROSS JOIN LATERAL (SELECT greatest(extract(epoch FROM coalesce(m.finished_at, m.updated_at) - m.resumed_at), 0.001) AS seconds) r;
 
 -- Reading the server's files takes more than a level of enrich_grant: the caller's own right is looked at, not the owner's.
-CREATE FUNCTION enrichment_migration_begin(directory text, services text[], batch_size int, keep_expired boolean) RETURNS bigint
+CREATE FUNCTION enrichment_migration_begin(kind text, directory text, services text[], batch_size int, keep_expired boolean) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     run bigint;
 BEGIN
-    PERFORM @extschema@.enrichment_migration_check(directory, services, batch_size);
+    PERFORM @extschema@.enrichment_migration_check(kind, directory, services, batch_size);
     -- one at a time: two calls must not both go on with the same run
     PERFORM pg_advisory_xact_lock('@extschema@.enrichment_migration'::regclass::oid::bigint);
     UPDATE @extschema@.enrichment_migration m
@@ -110,7 +110,7 @@ BEGIN
         updated_at = clock_timestamp(), batch_size = enrichment_migration_begin.batch_size,
         resumed_files = coalesce((m.report ->> 'files')::bigint, 0), resumed_bytes = coalesce((m.report ->> 'bytes')::bigint, 0)
     WHERE m.id = (SELECT o.id FROM @extschema@.enrichment_migration o
-        WHERE o.kind = 'disk' AND o.state = 'running' AND o.directory = enrichment_migration_begin.directory
+        WHERE o.kind = enrichment_migration_begin.kind AND o.state = 'running' AND o.directory = enrichment_migration_begin.directory
           AND o.services IS NOT DISTINCT FROM enrichment_migration_begin.services
           AND o.keep_expired = enrichment_migration_begin.keep_expired
           AND (o.pid = pg_backend_pid() OR o.backend_start IS DISTINCT FROM @extschema@.enrichment_backend_start(o.pid)
@@ -118,10 +118,10 @@ BEGIN
         ORDER BY o.id LIMIT 1)
     RETURNING m.id INTO run;
     IF run IS NOT NULL THEN
-        RAISE NOTICE 'enrich_migrate_disk: run % of % goes on where it was', run, directory;
+        RAISE NOTICE 'import: run % of % goes on where it was', run, directory;
     ELSE
-        INSERT INTO @extschema@.enrichment_migration AS m (directory, services, batch_size, keep_expired, pid, backend_start)
-        VALUES (directory, services, batch_size, keep_expired, pg_backend_pid(), @extschema@.enrichment_backend_start(pg_backend_pid()))
+        INSERT INTO @extschema@.enrichment_migration AS m (kind, directory, services, batch_size, keep_expired, pid, backend_start)
+        VALUES (kind, directory, services, batch_size, keep_expired, pg_backend_pid(), @extschema@.enrichment_backend_start(pg_backend_pid()))
         RETURNING m.id INTO run;
     END IF;
     RETURN run;
@@ -158,9 +158,9 @@ BEGIN
             HINT = 'Leave an argument out for its default.';
     END IF;
     IF dry_run THEN
-        PERFORM @extschema@.enrichment_migration_check(directory, services, batch_size);
+        PERFORM @extschema@.enrichment_migration_check('disk', directory, services, batch_size);
     ELSE
-        run := @extschema@.enrichment_migration_begin(directory, services, batch_size, keep_expired);
+        run := @extschema@.enrichment_migration_begin('disk', directory, services, batch_size, keep_expired);
     END IF;
     COMMIT;
     -- what a session may have set as its default would have batches fail where two importers meet
@@ -254,8 +254,8 @@ END $$;
 INSERT INTO @extschema@.enrichment_privilege (level, action, object)
 SELECT 'admin', 'EXECUTE', o FROM pg_catalog.unnest(ARRAY[
     'enrich_migrate_disk(text, boolean, text[], integer, boolean, jsonb)', 'enrich_migration_rollback(bigint)',
-    'enrich_migration_verify(bigint)', 'enrichment_migration_check(text, text[], integer)',
-    'enrichment_migration_begin(text, text[], integer, boolean)',
+    'enrichment_migration_verify_disk(bigint)', 'enrichment_migration_check(text, text, text[], integer)',
+    'enrichment_migration_begin(text, text, text[], integer, boolean)',
     'enrichment_migration_step(bigint, text, text[], integer, boolean)', 'enrichment_migration_undo(bigint, integer)']) AS o;
 INSERT INTO @extschema@.enrichment_privilege (level, action, object)
 SELECT 'admin', 'SELECT', o FROM pg_catalog.unnest(ARRAY[
@@ -265,16 +265,16 @@ SELECT 'monitor', 'SELECT', 'enrichment_migration_progress';
 
 COMMENT ON TABLE @extschema@.enrichment_migration IS 'Runs of an import: what was read, how far, and what became of each file.';
 COMMENT ON COLUMN @extschema@.enrichment_migration.id IS 'Number of the run.';
-COMMENT ON COLUMN @extschema@.enrichment_migration.kind IS 'What was read: disk (a directory of the server), archive (sent by a client), table.';
+COMMENT ON COLUMN @extschema@.enrichment_migration.kind IS 'What was read: disk (a directory of the server), archive (enrichment_import, sent by a client), table.';
 COMMENT ON COLUMN @extschema@.enrichment_migration.directory IS 'The directory, or the name of the table, that was read.';
 COMMENT ON COLUMN @extschema@.enrichment_migration.services IS 'Only these services. NULL: all.';
-COMMENT ON COLUMN @extschema@.enrichment_migration.batch_size IS 'Files that are stored and committed together.';
+COMMENT ON COLUMN @extschema@.enrichment_migration.batch_size IS 'Files or rows that are stored and committed together.';
 COMMENT ON COLUMN @extschema@.enrichment_migration.keep_expired IS 'true: what has expired is taken too, as stale.';
 COMMENT ON COLUMN @extschema@.enrichment_migration.started_at IS 'Start.';
 COMMENT ON COLUMN @extschema@.enrichment_migration.finished_at IS 'End of the run, or of its rollback. NULL: it has not ended.';
 COMMENT ON COLUMN @extschema@.enrichment_migration.state IS 'running (or interrupted: the same call goes on with it), finished or rolled_back.';
 COMMENT ON COLUMN @extschema@.enrichment_migration.report IS 'Files and bytes, and what became of the files: imported, older_than_row, expired, duplicate, malformed, unreadable, unknown_key; the same by service.';
-COMMENT ON COLUMN @extschema@.enrichment_migration.position IS 'The path up to which everything was taken. NULL: nothing yet.';
+COMMENT ON COLUMN @extschema@.enrichment_migration.position IS 'The path, or the place in the table, up to which everything was taken. NULL: nothing yet.';
 COMMENT ON COLUMN @extschema@.enrichment_migration.batches IS 'Batches that were committed.';
 COMMENT ON COLUMN @extschema@.enrichment_migration.total_files IS 'Files there are. NULL: they are not counted yet.';
 COMMENT ON COLUMN @extschema@.enrichment_migration.updated_at IS 'When the last batch was committed.';
@@ -330,12 +330,12 @@ COMMENT ON PROCEDURE @extschema@.enrich_migrate_disk(text, boolean, text[], inte
     'Imports a disk cache from a directory of the server, in batches that are committed; a call with the same arguments goes on with a run that was interrupted. dry_run: stores nothing. keep_expired: takes what has expired, as stale. Gives the report.';
 COMMENT ON PROCEDURE @extschema@.enrich_migration_rollback(bigint) IS
     'Takes back what a run brought and restores what it replaced; what was replaced since stays.';
-COMMENT ON FUNCTION @extschema@.enrich_migration_verify(bigint) IS
-    'Reads the files of a run again and compares them with the cache. Rows with a path are differences (10,000 at most), those without say how many files there are of each kind.';
-COMMENT ON FUNCTION @extschema@.enrichment_migration_check(text, text[], integer) IS
-    'Part of enrich_migrate_disk: whether the caller may, and whether the arguments make sense.';
-COMMENT ON FUNCTION @extschema@.enrichment_migration_begin(text, text[], integer, boolean) IS
-    'Part of enrich_migrate_disk: begins a run or takes up an interrupted one; returns its number.';
+COMMENT ON FUNCTION @extschema@.enrichment_migration_verify_disk(bigint) IS
+    'Part of enrich_migration_verify: reads the files of a run of a directory again and compares them.';
+COMMENT ON FUNCTION @extschema@.enrichment_migration_check(text, text, text[], integer) IS
+    'Part of the imports: whether the caller may, and whether the arguments make sense.';
+COMMENT ON FUNCTION @extschema@.enrichment_migration_begin(text, text, text[], integer, boolean) IS
+    'Part of the imports: begins a run or takes up an interrupted one; returns its number.';
 COMMENT ON FUNCTION @extschema@.enrichment_migration_step(bigint, text, text[], integer, boolean) IS
     'Part of enrich_migrate_disk: takes the next files of a run; without a number only tries.';
 COMMENT ON FUNCTION @extschema@.enrichment_migration_undo(bigint, integer) IS

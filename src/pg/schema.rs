@@ -79,8 +79,13 @@ extension_sql_file!(
 extension_sql_file!(
     "../../sql/install/60_migration.sql",
     name = "migration",
-    requires = ["ssh_keys", enrichment_migration_check, enrichment_migration_step, enrich_migration_verify]
+    requires = ["ssh_keys", enrichment_migration_check, enrichment_migration_step, enrichment_migration_verify_disk]
 );
-extension_sql_file!("../../sql/install/70_privileges.sql", name = "privileges", requires = ["migration"]);
+extension_sql_file!(
+    "../../sql/install/62_import.sql",
+    name = "import",
+    requires = ["migration", enrichment_migration_take, enrichment_migration_compare]
+);
+extension_sql_file!("../../sql/install/70_privileges.sql", name = "privileges", requires = ["import"]);
 extension_sql_file!("../../sql/install/80_comments.sql", name = "comments", requires = ["privileges"]);
 extension_sql_file!("../../sql/install/90_grants.sql", name = "grants", finalize);

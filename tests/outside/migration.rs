@@ -5,4 +5,6 @@ mod back;
 mod crash;
 mod report;
 mod rights;
+mod rows;
+mod sent;
 mod tree;

@@ -2,11 +2,12 @@
 
 use super::body::{self, candidates, Body};
 use super::known::{hash_prefix, Known};
-use super::recognise::{recognise, Found, Named};
+use super::recognise::{recognise, Found, Layout, Named, VIRUSTOTAL_UNKNOWN};
 use super::{digest, parse_digest};
 use crate::core::key::{self, KeyKind};
 use crate::core::service::Service;
 use crate::core::Micros;
+use base64::prelude::{Engine as _, BASE64_STANDARD as BASE64};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -83,6 +84,48 @@ pub fn look(path: &[u8], bytes: &[u8], modified_at: Micros, services: &Services)
         }
         Err(why) => What::Malformed(format!("is named after a key that {why}")),
     }
+}
+
+/// What a row of the older table is worth.
+pub fn look_at_row(
+    service: Option<&str>,
+    key: Option<&str>,
+    value: Option<&str>,
+    created_at: Option<Micros>,
+    services: &Services,
+) -> What {
+    let malformed = |why: &str| What::Malformed(why.to_owned());
+    let (Some(name), Some(key)) = (service, key) else { return malformed("has no service or no cache_key") };
+    let Some(value) = value else { return malformed("has no cache_value") };
+    let Some(fetched_at) = created_at else { return malformed("has no created_at that is a moment") };
+    let unknown = name == VIRUSTOTAL_UNKNOWN;
+    let name = if unknown { "virustotal" } else { name };
+    let Some(service) = services.get(name) else {
+        return What::Malformed(format!("is of a service that is not registered: {}", shown(name.as_bytes())));
+    };
+    let named = Named::Key(key.to_owned());
+    let found = Found { service: name.to_owned(), named, layout: Layout::Sharded, unknown };
+    match body::read(service, &found, value.as_bytes()) {
+        Err(why) => What::Malformed(why),
+        Ok(body) => match key::normalise(service.key_kind, key) {
+            Ok(key) => {
+                let key = Whose::Key(key.text);
+                What::Answer(Box::new(Answer { service: service.clone(), key, body, fetched_at }))
+            }
+            Err(problem) => What::Malformed(format!("has a cache_key that {}", problem.why)),
+        },
+    }
+}
+
+/// A file that a client sent: its path, its time of change, its bytes in base64.
+pub fn look_at_sent(path: &str, modified_at: Option<Micros>, base64: &str, services: &Services) -> Item {
+    let path = path.strip_prefix("./").unwrap_or(path).as_bytes().to_vec();
+    let (bytes, what) = match (BASE64.decode(base64.trim()), modified_at) {
+        (Err(_), _) => (0, What::Malformed("was not sent in base64".to_owned())),
+        (Ok(bytes), None) => (bytes.len(), What::Malformed("was sent with an mtime that is no time".to_owned())),
+        (Ok(bytes), Some(at)) => (bytes.len(), look(&path, &bytes, at, services)),
+    };
+    Item { path, bytes: bytes as u64, what }
 }
 
 fn whose(service: &Service, found: &Found, bytes: &[u8]) -> Result<Whose, String> {

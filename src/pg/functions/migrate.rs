@@ -9,7 +9,7 @@ use crate::pg::store::registry;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 
-/// Whether the caller may import from a directory of the server, and what was asked for makes sense.
+/// Whether the caller may import from there (kind 'disk': a directory of the server), and what was asked for makes sense.
 ///
 /// # Errors
 /// 42501 without the rights of pg_read_server_files; 22023 for a path that is not absolute or a size out of range; 42704
@@ -17,14 +17,18 @@ use pgrx::prelude::*;
 #[pg_extern(volatile, security_definer)]
 #[search_path(pg_catalog, pg_temp)]
 fn enrichment_migration_check(
+    kind: Option<&str>,
     directory: Option<&str>,
     services: Option<Vec<Option<String>>>,
     batch_size: Option<i32>,
 ) -> Answer<()> {
-    may_read_files()?;
+    let on_disk = given(kind, "kind")? == "disk";
+    if on_disk {
+        may_read_files()?;
+    }
     let directory = given(directory, "directory")?;
     let batch_size = given(batch_size, "batch_size")?;
-    if !directory.starts_with('/') {
+    if on_disk && !directory.starts_with('/') {
         return Err(Error::InvalidArgument {
             message: "directory must be an absolute path".to_owned(),
             hint: "Give the path from the root of the server's file system.".to_owned(),
@@ -34,7 +38,7 @@ fn enrichment_migration_check(
     if !(1..=100_000).contains(&batch_size) {
         return Err(Error::InvalidArgument {
             message: format!("batch_size must lie between 1 and 100000: {batch_size}"),
-            hint: "It is the number of files that are stored and committed together.".to_owned(),
+            hint: "It is the number of files or rows that are stored and committed together.".to_owned(),
         }
         .into());
     }
@@ -79,7 +83,7 @@ fn enrichment_migration_step(
 #[pg_extern(volatile, security_definer)]
 #[search_path(pg_catalog, pg_temp)]
 #[allow(clippy::type_complexity)] // a row, as pgrx wants it
-fn enrich_migration_verify(
+fn enrichment_migration_verify_disk(
     id: Option<i64>,
 ) -> Result<
     TableIterator<
@@ -110,5 +114,5 @@ fn may_read_files() -> Result<(), ErrorReport> {
     let code = PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE;
     let report =
         ErrorReport::new(code, "permission denied to import from the server's file system", "enrichment_cache");
-    Err(report.set_hint("Only a superuser and members of pg_read_server_files may; others send the files through their connection (enrichment_import)."))
+    Err(report.set_hint("Only a superuser and members of pg_read_server_files may; others send the files through their connection: COPY enrichment_import, then CALL enrich_migrate_sent()."))
 }

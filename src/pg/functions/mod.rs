@@ -12,6 +12,7 @@ mod json;
 mod keys;
 mod lookup;
 mod migrate;
+mod migrate_rows;
 mod password;
 mod request;
 mod sources;

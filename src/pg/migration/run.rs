@@ -65,10 +65,11 @@ unsafe extern "C-unwind" fn transaction_ended(event: pg_sys::XactEvent::Type, _:
     if event == pg_sys::XactEvent::XACT_EVENT_ABORT {
         // dropping it ends its threads
         let _ = READING.try_with(|reading| reading.try_borrow_mut().map(|mut reading| *reading = None));
+        super::rows::forget();
     }
 }
 
-fn watch() {
+pub(super) fn watch() {
     if !WATCHING.with(|watching| watching.replace(true)) {
         // SAFETY: the callback stays registered, and the library loaded, for as long as the process lives.
         unsafe { pg_sys::RegisterXactCallback(Some(transaction_ended), core::ptr::null_mut()) };
@@ -84,7 +85,7 @@ pub fn step(run: Option<i64>, order: Order) -> Result<State, Error> {
     let (order, mut report, position, batches) = match run {
         None => (order, None, None, 0),
         Some(id) => {
-            let row = rows::open(id)?.ok_or_else(|| Error::Other {
+            let row = rows::open(id, true)?.ok_or_else(|| Error::Other {
                 message: format!("import {id} is not run by this session"),
                 detail: None,
                 hint: Some("Another session may go on with it; see enrichment_migration_progress.".to_owned()),
@@ -105,7 +106,7 @@ pub fn step(run: Option<i64>, order: Order) -> Result<State, Error> {
         None => begin(run, &order, position, batches, report.as_ref())?,
     };
     let (items, end) = reading.next_batch(order.batch_size.max(1) as usize)?;
-    let rules = Rules { run, keep_expired: order.keep_expired };
+    let rules = Rules { run, keep_expired: order.keep_expired, noun: "file" };
     take(&rules, &items, report.as_mut().unwrap_or(&mut reading.report), &mut reading.seen, &mut reading.known)?;
     reading.batches += 1;
     let total = reading.pipeline.total().map(|counted| (counted + reading.before) as i64);

@@ -21,6 +21,8 @@ pub struct Rules {
     /// None: nothing is stored.
     pub run: Option<i64>,
     pub keep_expired: bool,
+    /// What reasons call one of them: "file" or "row".
+    pub noun: &'static str,
 }
 
 /// An answer of a batch, and the file it came from.
@@ -50,7 +52,7 @@ pub fn take(
     for (item, key) in items.iter().zip(&keys) {
         let mut problem = |fate: Fate, outcome: &'static str, why: &str| {
             report.note(None, fate, item.bytes);
-            problems.push((shown(&item.path), outcome, format!("the file {why}")));
+            problems.push((shown(&item.path), outcome, format!("the {} {why}", rules.noun)));
         };
         match &item.what {
             What::Malformed(why) => problem(Fate::Malformed, "malformed", why),
@@ -83,7 +85,7 @@ pub fn take(
     for (service, mut incoming) in keyed {
         let newest = newest_of_each(&mut incoming, |twice| report.note(Some(service), Fate::Duplicate, twice.bytes));
         let fates = match rules.run {
-            Some(run) => store(run, service, &newest, &mut problems)?,
+            Some(run) => store(run, rules.noun, service, &newest, &mut problems)?,
             None => try_out(service, &newest, seen)?,
         };
         for ((key, incoming), fate) in newest.iter().zip(fates) {
@@ -174,6 +176,7 @@ fn batch_of<'a>(service: &'a str, incoming: impl Iterator<Item = (&'a str, &'a I
 /// and the others are in.
 fn store(
     run: i64,
+    noun: &str,
     service: &str,
     incoming: &[(&str, Incoming)],
     problems: &mut Vec<(String, &'static str, String)>,
@@ -187,7 +190,7 @@ fn store(
         match attempt(|| store_all(run, service, std::slice::from_ref(one)))? {
             Ok(stored) => fates.extend(stored),
             Err(message) => {
-                problems.push((shown(one.1.path), "malformed", format!("the file cannot be stored: {message}")));
+                problems.push((shown(one.1.path), "malformed", format!("the {noun} cannot be stored: {message}")));
                 fates.push(Fate::Malformed);
             }
         }

@@ -55,7 +55,7 @@ pub fn verify(run: i64) -> Result<Vec<Finding>, Error> {
 }
 
 #[derive(Default)]
-struct Findings {
+pub(super) struct Findings {
     counts: BTreeMap<&'static str, i64>,
     listed: Vec<Finding>,
 }
@@ -74,7 +74,7 @@ impl Findings {
         }
     }
 
-    fn rows(self) -> Vec<Finding> {
+    pub(super) fn rows(self) -> Vec<Finding> {
         let count = |(finding, files)| Finding { path: None, service: None, key: None, finding, files };
         self.listed.into_iter().chain(self.counts.into_iter().map(count)).collect()
     }
@@ -83,7 +83,7 @@ impl Findings {
 /// A file, what it says, and whose it is where that is known.
 type Compare<'a> = (&'a Item, &'a Answer, Option<&'a str>);
 
-fn compare(run: i64, items: &[Item], found: &mut Findings, known: &mut Known) -> Result<(), Error> {
+pub(super) fn compare(run: i64, items: &[Item], found: &mut Findings, known: &mut Known) -> Result<(), Error> {
     let now = convert::clock();
     let keys = resolve(items, known);
     let mut groups: BTreeMap<(&str, bool), Vec<Compare>> = BTreeMap::new();

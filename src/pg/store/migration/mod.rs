@@ -27,14 +27,14 @@ pub struct Run {
 static OPEN: Statement = Statement {
     sql: "SELECT directory, services, batch_size, keep_expired, position, report::pg_catalog.text, batches
         FROM @extschema@.enrichment_migration
-        WHERE id = $1 AND kind = 'disk' AND state = 'running' AND pid = pg_catalog.pg_backend_pid() FOR UPDATE",
-    args: &[INT8OID],
+        WHERE id = $1 AND (kind = 'disk') = $2 AND state = 'running' AND pid = pg_catalog.pg_backend_pid() FOR UPDATE",
+    args: &[INT8OID, BOOLOID],
 };
 
-/// Locks the row of a run of this session.
-pub fn open(id: i64) -> Result<Option<Run>, Error> {
+/// Locks the row of a run of this session: of a directory, or of rows.
+pub fn open(id: i64, directory: bool) -> Result<Option<Run>, Error> {
     let mut run = None;
-    spi::run(&OPEN, &[Arg::of(id)], Mode::Write, |row| run = read_run(row))?;
+    spi::run(&OPEN, &[Arg::of(id), Arg::of(directory)], Mode::Write, |row| run = read_run(row))?;
     Ok(run)
 }
 
