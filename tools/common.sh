@@ -65,7 +65,7 @@ LOGS=$ENRICHMENT_LOGS
 
 make_logs() {
     [ ! -d "$LOGS" ] || return 0
-    mkdir -p "$LOGS"
+    mkdir -p "$LOGS" "$STATE/logs"
     ln -sfn "$(basename "$LOGS")" "$STATE/logs/latest"
     # the last twenty runs are kept
     find "$STATE/logs" -mindepth 1 -maxdepth 1 -type d -name '20*' | sort -r | tail -n +21 |

@@ -177,6 +177,11 @@ BEGIN
         RAISE EXCEPTION 'numbers of rows must not be negative, commit_interval must lie between 1 and 100000' USING ERRCODE = '22023',
             HINT = '0 means all rows; NULL leaves a kind of table out.';
     END IF;
+    -- what it would cost can be said without a worker
+    IF NOT dry_run AND NOT @extschema@.enrich_preloaded() THEN
+        RAISE EXCEPTION 'enrich_refresh needs enrichment_cache in shared_preload_libraries' USING ERRCODE = '55000',
+            HINT = 'Add enrichment_cache to shared_preload_libraries and restart the server.';
+    END IF;
     names := ARRAY(SELECT c.name FROM @extschema@.enrichment_refresh_chosen(sessions, files, passwords) c);
     IF pg_catalog.cardinality(names) = 0 THEN
         RAISE EXCEPTION 'no table is attached' USING ERRCODE = '55000',
@@ -185,10 +190,6 @@ BEGIN
     IF dry_run THEN
         PERFORM @extschema@.enrichment_refresh_cost(sessions, files, passwords);
         RETURN;
-    END IF;
-    IF NOT @extschema@.enrich_preloaded() THEN
-        RAISE EXCEPTION 'enrich_refresh needs enrichment_cache in shared_preload_libraries' USING ERRCODE = '55000',
-            HINT = 'Add enrichment_cache to shared_preload_libraries and restart the server.';
     END IF;
     PERFORM @extschema@.enrichment_refresh_note('asking', names);
     COMMIT;

@@ -7,6 +7,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use super::pool::Job;
+use crate::core::classify::Health;
+use crate::core::service::Service;
 
 #[derive(Default)]
 struct Line {
@@ -16,6 +18,8 @@ struct Line {
     known: bool,
     /// Answers not taken yet after which no further call may start.
     stops: usize,
+    /// Failed calls in a row.
+    failures: u32,
     /// When it was last given a thread, as a count of jobs.
     served: u64,
 }
@@ -147,6 +151,18 @@ impl Lineup {
         }
     }
 
+    /// Takes in how a call ended; says whether so many in a row have failed as open the breaker of the service.
+    pub(super) fn heard(&mut self, service: &Service, health: Health) -> bool {
+        let line = self.line(&service.name);
+        match health {
+            Health::Works => line.failures = 0,
+            Health::Fails => line.failures = line.failures.saturating_add(1),
+            Health::Unknown => {}
+        }
+        let enough = service.rules.breaker.failures;
+        health == Health::Fails && enough > 0 && line.failures >= enough
+    }
+
     /// No further call of this service starts before this is taken back as often.
     pub(super) fn stop(&mut self, service: &str) {
         self.line(service).stops += 1;
@@ -258,6 +274,22 @@ mod tests {
         room.take("c", 7);
         assert_eq!((room.threads("a"), room.busy("c")), (0, Busy { running: 5, waiting: 2 }));
         assert_eq!(self::lineup(1, &["a", "b"], &[]).room().threads("b"), 1);
+    }
+
+    #[test]
+    fn as_many_failures_in_a_row_as_open_the_breaker_are_enough() {
+        let mut lineup = lineup(8, &["a"], &[]);
+        let mut service = service(1_000);
+        let mut heard = |lineup: &mut Lineup, service: &Service, all: &[Health]| -> Vec<bool> {
+            all.iter().map(|health| lineup.heard(service, *health)).collect()
+        };
+        use Health::{Fails, Unknown, Works};
+        service.rules.breaker.failures = 3;
+        let ended = [Fails, Fails, Works, Fails, Unknown, Fails, Fails, Fails, Works, Fails];
+        let enough = [false, false, false, false, false, false, true, true, false, false];
+        assert_eq!(heard(&mut lineup, &service, &ended), enough);
+        service.rules.breaker.failures = 0;
+        assert_eq!(heard(&mut lineup, &service, &[Fails; 9]), [false; 9], "a breaker that never opens");
     }
 
     #[test]

@@ -17,7 +17,7 @@ use super::config::ClientConfig;
 use super::lineup::{Lineup, Room};
 use super::signals::AllBlocked;
 use super::wake::Mailbox;
-use crate::core::classify::{judge, judge_failure, Cause, Outcome, TransportKind};
+use crate::core::classify::{judge, judge_failure, Cause, Health, Outcome, TransportKind};
 use crate::core::key::Key;
 use crate::core::limiter::Report;
 use crate::core::redact::message_safe;
@@ -55,6 +55,8 @@ pub struct Done {
     pub latency_ms: u32,
     pub finished_at: Micros,
     pub usage: bool,
+    /// No further call of its service starts before [`Pool::go_on`].
+    pub stops: bool,
     /// What the provider said of its limits.
     pub reports: Vec<Report>,
 }
@@ -165,7 +167,7 @@ impl Pool {
         self.shared.lock().lineup.withdraw(service)
     }
 
-    /// Says that an answer after which no further call may start (see [`Outcome::stops`]) was taken note of.
+    /// Says that an answer after which no further call may start (see [`Done::stops`]) was taken note of.
     pub fn go_on(&self, service: &str) {
         self.shared.lock().lineup.go_on(service);
         self.shared.work.notify_all();
@@ -294,10 +296,13 @@ impl Shared {
             let performed = catch_unwind(AssertUnwindSafe(|| (self.perform)(&job, &client)))
                 .unwrap_or_else(|panic| failed(internal_fault(&job, panic.as_ref())));
             let service = Arc::clone(&job.service);
-            if performed.outcome.stops() {
+            let health = Health::of(&performed.outcome, performed.cause);
+            // as many failures in a row as open the breaker are noted before anything else is asked
+            let stops = self.lock().lineup.heard(&service, health) || performed.outcome.stops();
+            if stops {
                 self.lock().lineup.stop(&service.name);
             }
-            self.mailbox.post(done(job, performed));
+            self.mailbox.post(Done { stops, ..done(job, performed) });
             self.lock().lineup.ended(&service.name);
             self.ended.notify_all();
         }
@@ -383,7 +388,8 @@ fn done(job: Job, performed: Performed) -> Done {
     let Performed { outcome, cause, status_code, failed_at, latency_ms, reports } = performed;
     let Job { id, service, key, usage, .. } = job;
     let finished_at = clock::now();
-    Done { id, service, key, outcome, cause, status_code, failed_at, latency_ms, finished_at, usage, reports }
+    let stops = false;
+    Done { id, service, key, outcome, cause, status_code, failed_at, latency_ms, finished_at, usage, stops, reports }
 }
 
 fn failed(message: String) -> Performed {

@@ -8,7 +8,7 @@ use super::scan::Found;
 use super::target::{self, Column};
 use super::Snapshot;
 use crate::core::error::Error;
-use crate::pg::encoding::RawText;
+use crate::pg::encoding::{self, RawText};
 use crate::pg::ranges;
 use crate::pg::rows::Rows;
 use crate::pg::store::cache;
@@ -29,6 +29,10 @@ pub fn fresh(service: &str, keys: &[&str], rows: Rows) -> Result<(), Error> {
     let mut counter = Counter::of(service);
     let mut touched = Vec::with_capacity(RUN);
     let mut left = keys;
+    if !encoding::is_utf8() && keys.iter().any(|key| !key.is_ascii()) {
+        // the index holds them in another encoding; the statement's parameters are converted
+        return by_sql(service, left, rows, &mut counter);
+    }
     while !left.is_empty() {
         pgrx::check_for_interrupts!();
         let changes = target::changes();

@@ -219,7 +219,10 @@ fn store(service: &str, batch: &[Settled]) -> Result<Stored, Error> {
     standing.write(service)?;
     attempts::count(service, &ended)?;
     // the queue's row goes with the same commit: what a crash takes is asked for again
-    xact::commit_lazily();
+    // an answer that a limit lets come only so often is worth the wait
+    if registered.limits.is_empty() {
+        xact::commit_lazily();
+    }
     ledger::count(service, &calls)?;
     Ok(Stored { standing, again })
 }

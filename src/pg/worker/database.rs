@@ -241,7 +241,7 @@ impl Worker {
         let (adoption, mirror) = (&mut self.adoption, &mut self.mirror);
         let quiet = if fetches::somebody_waits() { Duration::ZERO } else { GATHER };
         let mut done = pool.gather(quiet);
-        done.iter().filter(|done| done.outcome.stops()).for_each(|done| lanes.stop(&done.service.name, pool));
+        done.iter().filter(|done| done.stops).for_each(|done| lanes.stop(&done.service.name, pool));
         trials.finish(&mut done, lanes);
         done.extend(lanes.take_unsent());
         answers::settle(done, lanes, held);

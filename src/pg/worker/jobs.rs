@@ -32,6 +32,7 @@ pub fn job(service: &Arc<Service>, secret: Option<&Secret>, claim: &queue::Claim
             latency_ms: 0,
             finished_at: convert::clock(),
             usage: false,
+            stops: false,
             reports: Vec::new(),
         }),
     }

@@ -74,7 +74,8 @@ fn keys_that_tables_queue_and_cache_hold_are_found_by_hashing_them() {
     }
     run(
         &mut client,
-        "INSERT INTO enrichment_source (name, relation, key_column, services, shape) VALUES ('s', 'pg_class', 'relname', '{spur}', 'none');
+        "INSERT INTO enrichment_source (name, relation, key_column, key_type, services, shape)
+        VALUES ('s', 'pg_class', 'relname', 'text', '{spur}', 'none');
         INSERT INTO enrichment_indicator (source, raw_key, cache_key) VALUES ('s', '8.8.8.1', '8.8.8.1');
         INSERT INTO enrichment_queue (service, cache_key) VALUES ('spur', '8.8.8.2');
         SELECT enrich_store('urlhaus', '8.8.8.3', '{\"tags\": \"x\"}')",
