@@ -29,7 +29,11 @@ mod tests {
             "1 + least(greatest(coalesce(command_count, 0), 0), 50) + CASE WHEN vt_flagged THEN 20 ELSE 0 END"
         );
         events("options_unknown");
-        refused("SELECT enrich_attach('options_unknown')").says("22023", "must be given", "For example");
+        refused("SELECT enrich_attach('options_unknown')").says(
+            "22023",
+            "relation, key_column and services must be given",
+            "For example",
+        );
     }
 
     #[pg_test]
@@ -71,32 +75,36 @@ mod tests {
             "shape \"flat\" does not fit",
             "cowrieprocessor",
         );
-        attach(&format!("NULL, {key}, shape => 'raw'")).says("22023", "does not fit", "leave it out");
+        attach(&format!("NULL, {key}, shape => 'raw'")).says("22023", "shape \"raw\" does not fit", "leave it out");
         attach(&format!("'answers', {key}, flag_columns => '{{\"bad\": \"spur\"}}'")).says(
             "22023",
-            "flag column \"bad\"",
+            "flag column \"bad\" of service \"spur\" does not fit",
             "boolean",
         );
         attach(&format!("'answers', {key}, flag_columns => '{{\"id\": \"dshield\"}}'")).says(
             "22023",
-            "flag column \"id\"",
+            "flag column \"id\" of service \"dshield\" does not fit",
             "boolean",
         );
         attach(&format!("'answers', {key}, time_column => 'bad'")).says(
             "42804",
-            "column \"bad\" of type boolean",
+            "column \"bad\" of type boolean cannot tell when a row came",
             "timestamptz",
         );
-        attach(&format!("'answers', {key}, commit_interval => 0")).says("22023", "commit_interval", "100 is usual");
+        attach(&format!("'answers', {key}, commit_interval => 0")).says(
+            "22023",
+            "commit_interval must lie between 1 and 100000",
+            "100 is usual",
+        );
         refused(&format!("SELECT enrich_attach('options_together', 'id', '{{dshield}}', {key})")).says(
             "22023",
-            "cannot both be given",
+            "key_column and key_expression cannot both be given",
             "NULL for it",
         );
         run("CREATE TABLE options_parted (ip text) PARTITION BY LIST (ip); CREATE TABLE options_part PARTITION OF options_parted DEFAULT");
         refused("SELECT enrich_attach('options_part', 'ip', '{dshield}')").says(
             "42809",
-            "is a partition",
+            "\"options_part\" is a partition",
             "Attach public.options_parted",
         );
     }

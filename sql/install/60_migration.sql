@@ -261,7 +261,7 @@ INSERT INTO @extschema@.enrichment_privilege (level, action, object)
 SELECT 'admin', 'SELECT', o FROM pg_catalog.unnest(ARRAY[
     'enrichment_migration', 'enrichment_migration_problem', 'enrichment_migration_progress', 'enrichment_orphan']) AS o;
 INSERT INTO @extschema@.enrichment_privilege (level, action, object)
-SELECT 'monitor', 'SELECT', 'enrichment_migration_progress';
+SELECT l, 'SELECT', 'enrichment_migration_progress' FROM pg_catalog.unnest('{reader,monitor}'::text[]) AS l;
 
 COMMENT ON TABLE @extschema@.enrichment_migration IS 'Runs of an import: what was read, how far, and what became of each file.';
 COMMENT ON COLUMN @extschema@.enrichment_migration.id IS 'Number of the run.';
