@@ -27,7 +27,9 @@ JOIN (
     UNION ALL SELECT 'name', 'Host' || i || '.Example.com', NULL FROM generate_series(1, 5) i
     UNION ALL VALUES ('dirt', 'unknown', NULL::inet), ('dirt', '', NULL)
 ) k ON (s.name, k.of) IN (('dshield', 'address'), ('assets', 'address'), ('spur', 'dirt'), ('virustotal', 'hash'),
-    ('virustotal', 'address'), ('urlhaus', 'name'));
+    ('virustotal', 'address'), ('urlhaus', 'name'))
+-- tests name rows by their number: 2 is 8.8.0.1 of dshield
+ORDER BY k.of, k.address, k.raw, array_position('{virustotal,dshield,assets,spur,urlhaus}', s.name);
 
 -- a payload that no other has; some are stored out of line
 CREATE FUNCTION made(kind int DEFAULT 1) RETURNS jsonb LANGUAGE sql VOLATILE AS $$
