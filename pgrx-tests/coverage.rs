@@ -69,6 +69,73 @@ mod tests {
         assert_eq!(count("SELECT (SELECT count(*) FROM enrichment_coverage_weekly) + (SELECT count(*) FROM enrichment_coverage_by_sensor)"), 0);
     }
 
+    /// Thirteen rows whose key an expression makes, six of them eligible: of two weeks, by a time column of their own. Only
+    /// the owner of the table sees the condition true.
+    fn planted_with_an_expression() {
+        run("CREATE ROLE coverage_owner;
+            CREATE TABLE coverage_events (payload jsonb, kind text, sensor text, happened timestamp, created_at timestamptz DEFAULT '2020-01-01 00:00:00+00');
+            ALTER TABLE coverage_events OWNER TO coverage_owner;
+            INSERT INTO coverage_events SELECT jsonb_build_object('ip', v.ip), v.kind, CASE WHEN v.kind = 'login' THEN 'north' ELSE 'south' END,
+                CASE v.week WHEN 1 THEN timestamp '2026-11-08 23:59:59' ELSE timestamp '2026-11-09 00:00:00' END
+            FROM (VALUES ('9.92.0.1', 'login', 1, 3), ('9.92.0.2', 'login', 2, 2), ('9.92.0.9', 'login', 2, 1), ('10.0.0.1', 'login', 2, 1),
+                (NULL, 'login', 2, 1), ('9.92.0.1', 'other', 2, 4), ('9.92.0.2', NULL, 1, 1)) v (ip, kind, week, n), generate_series(1, v.n)");
+        run("SELECT enrich_attach('coverage_events', NULL, '{dshield}', key_expression => $$payload ->> 'ip' -- the attacker$$,
+                eligible => $$kind = 'login' AND current_user = 'coverage_owner'$$, time_column => 'happened');
+            INSERT INTO enrichment_indicator (source, raw_key, cache_key, problem, row_count) VALUES ('coverage_events', '9.92.0.1', '9.92.0.1', NULL, 3),
+                ('coverage_events', '9.92.0.2', '9.92.0.2', NULL, 2), ('coverage_events', '10.0.0.1', NULL, 'ineligible: a private address', 1);
+            INSERT INTO enrichment_queue (service, cache_key, state, last_outcome) VALUES ('dshield', '9.92.0.2', 'dead', 'unauthorized');
+            SELECT enrich_store('dshield', '9.92.0.1', '{\"ip\": {\"count\": 1}}')");
+    }
+
+    #[pg_test]
+    fn coverage_of_an_expression_counts_what_its_owner_finds_eligible_whoever_looks() {
+        planted_with_an_expression();
+        run("SET LOCAL timezone = 'America/Los_Angeles'");
+        for role in ["none", "pg_monitor"] {
+            run(&format!("SET LOCAL ROLE {role}"));
+            assert_eq!(
+                text(&format!("SELECT concat_ws(' ', total, eligible, {COUNTS}, rows, rows_eligible, rows_answered, rows_percent) FROM enrichment_coverage")),
+                "3 2 1 1 0 0 1 0 0 1 50.00 13 6 3 50.00"
+            );
+            assert_eq!(
+                list(&format!("SELECT concat_ws(' ', week, rows, eligible, {COUNTS}) FROM enrichment_coverage_weekly ORDER BY week")),
+                ["2026-11-02 4 3 3 3 0 0 0 0 0 1 100.00", "2026-11-09 9 3 0 0 0 0 2 0 1 6 0.00"]
+            );
+            assert_eq!(
+                list(&format!("SELECT concat_ws(' ', sensor, rows, eligible, {COUNTS}) FROM enrichment_coverage_by_sensor ORDER BY sensor")),
+                ["north 8 6 3 3 0 0 2 0 1 2 50.00", "south 5 0 0 0 0 0 0 0 0 5"]
+            );
+            // the forecast takes the rows that were counted: nobody evaluates anything
+            assert_eq!(
+                text("SELECT concat_ws(' ', rows, rows_covered, eta_50 = now(), eta_90) FROM enrichment_eta WHERE service = 'dshield'"),
+                "5 3 t"
+            );
+        }
+        run("RESET ROLE");
+        // a column of ordinary keys may have a condition too
+        run("CREATE TABLE coverage_some (ip text); INSERT INTO coverage_some VALUES ('9.92.0.1'), ('9.92.0.1'), ('9.93.0.1');
+            SELECT enrich_attach('coverage_some', 'ip', '{dshield}', eligible => $$ip LIKE '9.92.%'$$);
+            INSERT INTO enrichment_indicator (source, raw_key, cache_key) VALUES ('coverage_some', '9.92.0.1', '9.92.0.1')");
+        let some = "SELECT concat_ws(' ', rows, rows_eligible, rows_answered) FROM enrichment_coverage WHERE source = 'coverage_some'";
+        assert_eq!(text(some), "3 2 2");
+        holds("count(*) = 0 FROM enrich_diagnose() WHERE cause = 'not_asked' AND affected <> 1");
+    }
+
+    #[pg_test]
+    fn coverage_of_an_expression_that_fails_stands_in_no_ones_way() {
+        planted();
+        planted_with_an_expression();
+        run("UPDATE enrichment_source SET eligible = $$1 / (length(kind) - 5) = 1$$ WHERE name = 'coverage_events'");
+        assert_eq!(
+            list(
+                "SELECT concat_ws(' ', source, service, coalesce(rows::text, '-')) FROM enrichment_coverage ORDER BY 1"
+            ),
+            ["coverage_events dshield -", "coverage_rows dshield 19", "coverage_rows spur 19"]
+        );
+        run("SELECT * FROM enrichment_coverage_weekly, enrichment_coverage_by_sensor, enrichment_eta, enrich_diagnose()");
+        holds("count(*) = 2 FROM (SELECT DISTINCT source FROM enrichment_coverage) s");
+    }
+
     #[pg_test]
     fn coverage_of_a_table_that_is_gone_stands_in_no_ones_way() {
         planted();

@@ -49,14 +49,15 @@ CROSS JOIN LATERAL (SELECT DISTINCT u.service FROM pg_catalog.unnest(s.services)
 LEFT JOIN @extschema@.enrichment_cache_state c ON c.service = a.service AND c.cache_key = i.cache_key
 LEFT JOIN @extschema@.enrichment_queue q ON q.service = a.service AND q.cache_key = i.cache_key;
 
--- The column of a table that says when a row happened, and the one that says which sensor saw it; NULL: there is none. Only
--- types of the server's own: others would be read with our rights.
-CREATE FUNCTION enrichment_time_column(relation regclass) RETURNS name LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
+-- The column of a table that says when a row happened (the source's own, if it is still there), and the one that says which
+-- sensor saw it; NULL: there is none. Only types of the server's own: others would be read with our rights.
+CREATE FUNCTION enrichment_time_of(relation regclass, named name) RETURNS name LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 RETURN (SELECT a.attname FROM pg_attribute a
     WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped
       AND a.atttypid IN ('timestamptz'::regtype, 'timestamp'::regtype, 'date'::regtype)
-      AND a.attname IN ('last_event_at', 'last_seen', 'first_seen', 'first_event_at', 'created_at')
-    ORDER BY array_position('{last_event_at,last_seen,first_seen,first_event_at,created_at}', a.attname::text) LIMIT 1);
+      AND (a.attname = named OR a.attname IN ('last_event_at', 'last_seen', 'first_seen', 'first_event_at', 'created_at'))
+    ORDER BY a.attname = named DESC NULLS LAST,
+        array_position('{last_event_at,last_seen,first_seen,first_event_at,created_at}', a.attname::text) LIMIT 1);
 
 CREATE FUNCTION enrichment_sensor_column(relation regclass) RETURNS name LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp
 RETURN (SELECT a.attname FROM pg_attribute a
@@ -73,7 +74,8 @@ RETURN (SELECT CASE WHEN wanted IS NULL OR t.rows <= 2 * wanted THEN 100 ELSE gr
         FROM pg_class c WHERE c.relkind = 'r' AND (c.oid = relation OR c.oid IN (SELECT p.relid FROM pg_partition_tree(relation) p))) t);
 
 -- The rows of an attached table by what has become of their keys; `by` is all, week or sensor. `wanted` NULL reads every
--- row; else about so many, and `rows` is scaled up to the whole.
+-- row; else about so many, and `rows` is scaled up to the whole. Where the user wrote an expression or a condition, it is
+-- evaluated as the table's owner by enrichment_tally_rows, never here (docs/adr/0023).
 CREATE FUNCTION enrichment_count_rows(source text, by text, wanted bigint,
     OUT bucket text, OUT service text, OUT outcome text, OUT cause text, OUT expired boolean, OUT rows bigint, OUT example text)
 RETURNS SETOF record LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 50 SET search_path = pg_catalog, pg_temp AS $$
@@ -87,11 +89,14 @@ BEGIN
     SELECT s.* INTO known FROM @extschema@.enrichment_source s WHERE s.name = source;
     SELECT a.atttypid INTO key_type FROM pg_attribute a
     WHERE a.attrelid = known.relation AND a.attname = known.key_column AND a.attnum > 0 AND NOT a.attisdropped;
+    IF known.key_expression IS NOT NULL THEN
+        key_type := known.key_type;
+    END IF;
     -- a table that is gone or was changed: enrich_health() says so
     IF key_type IS NULL OR key_type NOT IN ('text'::regtype, 'varchar'::regtype, 'bpchar'::regtype, 'inet'::regtype, 'cidr'::regtype) THEN
         RETURN;
     END IF;
-    chosen := CASE by WHEN 'week' THEN @extschema@.enrichment_time_column(known.relation)
+    chosen := CASE by WHEN 'week' THEN @extschema@.enrichment_time_of(known.relation, known.time_column)
         WHEN 'sensor' THEN @extschema@.enrichment_sensor_column(known.relation) END;
     IF by <> 'all' AND chosen IS NULL THEN
         RETURN;
@@ -101,6 +106,11 @@ BEGIN
         ELSE format('date_trunc(''week'', t.%s%s)::date::text', quote_ident(chosen), CASE (SELECT a.atttypid FROM pg_attribute a
             WHERE a.attrelid = known.relation AND a.attname = chosen) WHEN 'timestamptz'::regtype THEN ' AT TIME ZONE ''UTC''' ELSE '::timestamp' END) END;
     percent := @extschema@.enrichment_sample_percent(known.relation, wanted);
+    IF known.key_expression IS NOT NULL OR known.eligible IS NOT NULL THEN
+        RETURN QUERY SELECT c.bucket, c.service, c.outcome, c.cause, c.expired, (c.rows * (100 / percent))::bigint, c.example
+        FROM @extschema@.enrichment_tally_rows(source, bucket_sql, percent) c;
+        RETURN;
+    END IF;
     RETURN QUERY EXECUTE format('WITH r AS MATERIALIZED (
             SELECT %1$s AS raw, %2$s AS bucket, count(*) AS rows FROM %3$s t %4$s GROUP BY 1, 2),
         o AS (SELECT k.* FROM @extschema@.enrichment_key_outcome k WHERE k.source = $1)
@@ -224,8 +234,12 @@ COMMENT ON COLUMN @extschema@.enrichment_key_outcome.expires_at IS 'Until when t
 COMMENT ON COLUMN @extschema@.enrichment_key_outcome.queue_state IS 'State of its request. NULL: none waits.';
 COMMENT ON COLUMN @extschema@.enrichment_key_outcome.last_outcome IS 'How the last attempt of that request ended. NULL: none was made.';
 COMMENT ON COLUMN @extschema@.enrichment_key_outcome.rank IS 'Rank of that request in the queue. NULL: none waits.';
-COMMENT ON FUNCTION @extschema@.enrichment_time_column(regclass) IS
-    'The column that says when a row happened: last_event_at, last_seen, first_seen, first_event_at or created_at. NULL: there is none.';
+COMMENT ON FUNCTION @extschema@.enrichment_tally_rows(text, text, double precision) IS
+    'Internal: rows of a source with an expression or a condition by what has become of their keys; both are evaluated as the table''s owner.';
+COMMENT ON FUNCTION @extschema@.enrichment_row_keys(text, double precision) IS
+    'Internal: where the rows of a sample stand that the source''s condition lets in, and their keys, evaluated as the table''s owner.';
+COMMENT ON FUNCTION @extschema@.enrichment_time_of(regclass, name) IS
+    'The column that says when a row happened: the named one, else last_event_at, last_seen, first_seen, first_event_at or created_at. NULL: there is none.';
 COMMENT ON FUNCTION @extschema@.enrichment_sensor_column(regclass) IS
     'The column that says which sensor saw a row: sensor, sensor_name, sensor_id or sensor_uuid. NULL: there is none.';
 COMMENT ON FUNCTION @extschema@.enrichment_sample_percent(regclass, bigint) IS
@@ -250,8 +264,8 @@ COMMENT ON COLUMN @extschema@.enrichment_coverage.ineligible IS 'Values that are
 COMMENT ON COLUMN @extschema@.enrichment_coverage.percent IS 'answered of eligible, rounded down: 100 means all. NULL: there is no eligible key.';
 COMMENT ON COLUMN @extschema@.enrichment_coverage.empty IS 'A payload is cached that holds nothing ({}, null, "", the empty values of older clients): no answer.';
 COMMENT ON COLUMN @extschema@.enrichment_coverage.failed_by_cause IS 'Object of causes and keys: how failed is made up.';
-COMMENT ON COLUMN @extschema@.enrichment_coverage.rows IS 'Rows of the table. NULL: it cannot be read. This and the columns behind it read the whole table, where they are asked for.';
-COMMENT ON COLUMN @extschema@.enrichment_coverage.rows_eligible IS 'Rows whose key can be asked about, or is not judged yet.';
+COMMENT ON COLUMN @extschema@.enrichment_coverage.rows IS 'Rows of the table. NULL: it cannot be read, or an expression of the source fails (enrich_health says which). This and the columns behind it read the whole table, where they are asked for.';
+COMMENT ON COLUMN @extschema@.enrichment_coverage.rows_eligible IS 'Rows that the source''s condition lets in and whose key can be asked about, or is not judged yet.';
 COMMENT ON COLUMN @extschema@.enrichment_coverage.rows_answered IS 'Rows whose key is answered.';
 COMMENT ON COLUMN @extschema@.enrichment_coverage.rows_percent IS 'rows_answered of rows_eligible, rounded down.';
 
@@ -267,7 +281,7 @@ BEGIN
             ('success', 'The provider knows something.'), ('not_found', 'The provider was asked and knows nothing.'),
             ('empty', 'What is cached holds nothing.'), ('failed', 'No answer, and the last attempt failed.'),
             ('queued', 'Waiting for the first attempt, or in it.'), ('never_asked', 'Neither answered nor requested.'),
-            ('ineligible', 'Without a key, with a value that is none, or one that is never sent anywhere.'),
+            ('ineligible', 'Left out by the source''s condition, without a key, with a value that is none, or one that is never sent anywhere.'),
             ('percent', 'answered of eligible, rounded down. NULL: no row is eligible.')) AS v (name, says)
         LOOP
             EXECUTE pg_catalog.format('COMMENT ON COLUMN @extschema@.%I.%I IS %L', view, described.name, described.says);
@@ -277,7 +291,7 @@ END
 $comments$;
 COMMENT ON VIEW @extschema@.enrichment_coverage_weekly IS
     'Coverage of each attached table with a time column, by week, in rows. It reads the whole table.';
-COMMENT ON COLUMN @extschema@.enrichment_coverage_weekly.week IS 'The Monday, by last_event_at, last_seen, first_seen, first_event_at or created_at, the first of them there is. NULL: rows without a time.';
+COMMENT ON COLUMN @extschema@.enrichment_coverage_weekly.week IS 'The Monday, by the source''s time_column, else last_event_at, last_seen, first_seen, first_event_at or created_at, the first of them there is. NULL: rows without a time.';
 COMMENT ON VIEW @extschema@.enrichment_coverage_by_sensor IS
     'Coverage of each attached table with a column sensor, sensor_name, sensor_id or sensor_uuid, by its value, in rows. It reads the whole table.';
 COMMENT ON COLUMN @extschema@.enrichment_coverage_by_sensor.sensor IS 'Value of that column.';

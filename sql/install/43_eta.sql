@@ -44,6 +44,8 @@ $$;
 -- For each service the rows of all attached tables that can be covered, how many are, and after how many calls a share of
 -- them is. The queue is taken as it works: by rank (priority and age); among equal ones those of which most rows wait.
 -- Each call is assumed to bring an answer. NULL: what is queued does not suffice.
+-- Rows of a source with an expression or a condition are those its triggers and sweeps have counted (row_count): nothing a
+-- user wrote is evaluated here, and the table is not read.
 CREATE FUNCTION enrichment_rows_ahead(OUT service text, OUT rows bigint, OUT covered bigint, OUT calls_50 bigint, OUT calls_90 bigint, OUT calls_100 bigint)
 RETURNS SETOF record LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 5 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -51,11 +53,19 @@ DECLARE
     parts   text[] := '{}';
 BEGIN
     FOR known IN
+        SELECT s.name FROM @extschema@.enrichment_source s
+        WHERE (s.key_expression IS NOT NULL OR s.eligible IS NOT NULL) AND EXISTS (SELECT FROM pg_class c WHERE c.oid = s.relation)
+    LOOP
+        parts := parts || format('SELECT i.source::text COLLATE "default" AS source, i.raw_key::text COLLATE "default" AS raw, i.row_count AS rows
+            FROM @extschema@.enrichment_indicator i WHERE i.source = %L', known.name);
+    END LOOP;
+    FOR known IN
         SELECT s.name, s.relation, s.key_column, s.shape FROM @extschema@.enrichment_source s
         JOIN pg_attribute a ON a.attrelid = s.relation AND a.attname = s.key_column AND a.attnum > 0 AND NOT a.attisdropped
             AND a.atttypid IN ('text'::regtype, 'varchar'::regtype, 'bpchar'::regtype, 'inet'::regtype, 'cidr'::regtype)
+        WHERE s.eligible IS NULL
     LOOP
-        parts := parts || format('SELECT %L AS source, %s AS raw, count(*) AS rows FROM %s t WHERE t.%I IS NOT NULL GROUP BY 2', known.name,
+        parts := parts || format('SELECT %L::text AS source, %s AS raw, count(*) AS rows FROM %s t WHERE t.%I IS NOT NULL GROUP BY 2', known.name,
             CASE known.shape WHEN 'passwords' THEN format('@extschema@.enrich_hibp_prefix(t.%I::text)', known.key_column)
                 ELSE format('t.%I::text', known.key_column) END, known.relation, known.key_column);
     END LOOP;
@@ -117,7 +127,7 @@ COMMENT ON COLUMN @extschema@.enrichment_eta.pending IS 'Requests waiting or in 
 COMMENT ON COLUMN @extschema@.enrichment_eta.binding_limit IS 'The limit that decides, such as 500/day; "n at once" when latency decides. NULL: nothing limits.';
 COMMENT ON COLUMN @extschema@.enrichment_eta.calls_per_hour IS 'Calls an hour that limit allows in the long run.';
 COMMENT ON COLUMN @extschema@.enrichment_eta.eta IS 'Forecast of the end of the queue. NULL: nothing waits, the service is disabled or paused without end, or no forecast is possible.';
-COMMENT ON COLUMN @extschema@.enrichment_eta.rows IS 'Rows of the attached tables that this service can cover; NULL: none. This and the columns behind it read the tables, where they are asked for.';
+COMMENT ON COLUMN @extschema@.enrichment_eta.rows IS 'Rows of the attached tables that this service can cover; NULL: none. This and the columns behind it read the tables, where they are asked for; of a source with an expression or a condition, the rows its last sweep and the triggers since counted.';
 COMMENT ON COLUMN @extschema@.enrichment_eta.rows_covered IS 'Rows whose key is answered.';
 COMMENT ON COLUMN @extschema@.enrichment_eta.eta_50 IS 'When half of the rows are covered, if each call brings an answer: in the order of the queue, then the keys of most rows. Now: they are already. NULL: what is queued does not suffice, or as for eta.';
 COMMENT ON COLUMN @extschema@.enrichment_eta.eta_90 IS 'The same for 90 %.';

@@ -8,16 +8,11 @@ CREATE FUNCTION enrichment_note_rows() RETURNS trigger
 CREATE FUNCTION enrichment_time_column(relation regclass, wanted name) RETURNS name LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    usual CONSTANT text[] := '{last_event_at,last_seen,first_seen,first_event_at,created_at}';
     times CONSTANT oid[] := ARRAY['timestamptz'::regtype, 'timestamp'::regtype, 'date'::regtype];
-    first_one name;
     found_type oid;
 BEGIN
     IF wanted IS NULL THEN
-        SELECT a.attname INTO first_one FROM pg_attribute a
-        WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped AND a.attname = ANY (usual) AND a.atttypid = ANY (times)
-        ORDER BY array_position(usual, a.attname::text) LIMIT 1;
-        RETURN first_one;
+        RETURN @extschema@.enrichment_time_of(relation, NULL);
     END IF;
     SELECT a.atttypid INTO found_type FROM pg_attribute a
     WHERE a.attrelid = relation AND a.attnum > 0 AND NOT a.attisdropped AND a.attname = wanted;

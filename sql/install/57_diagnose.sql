@@ -86,6 +86,7 @@ RETURNS SETOF record LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 5 SET search_
 DECLARE
     known    @extschema@.enrichment_source;
     percent  double precision;
+    sample_sql text;
     rows_sql text;
     raw      text;
     at_column name;
@@ -94,15 +95,25 @@ DECLARE
     has      text[];
 BEGIN
     SELECT s.* INTO known FROM @extschema@.enrichment_source s WHERE s.name = source;
-    IF NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = known.relation AND a.attname = known.key_column AND NOT a.attisdropped
+    IF known.key_expression IS NULL AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = known.relation AND a.attname = known.key_column AND NOT a.attisdropped
             AND a.atttypid IN ('text'::regtype, 'varchar'::regtype, 'bpchar'::regtype, 'inet'::regtype, 'cidr'::regtype)) THEN
         RETURN;
     END IF;
     has := (SELECT array_agg(a.attname::text) FROM pg_attribute a WHERE a.attrelid = known.relation AND a.attnum > 0 AND NOT a.attisdropped);
+    IF has IS NULL THEN
+        RETURN;
+    END IF;
     percent := @extschema@.enrichment_sample_percent(known.relation, 50000);
-    rows_sql := format('%s t %s', known.relation, CASE WHEN percent < 100 THEN format('TABLESAMPLE SYSTEM (%s) REPEATABLE (1)', percent) ELSE '' END);
-    raw := CASE known.shape WHEN 'passwords' THEN format('@extschema@.enrich_hibp_prefix(t.%I::text)', known.key_column)
-        ELSE format('t.%I::text', known.key_column) END;
+    sample_sql := format('%s t %s', known.relation, CASE WHEN percent < 100 THEN format('TABLESAMPLE SYSTEM (%s) REPEATABLE (1)', percent) ELSE '' END);
+    IF known.key_expression IS NOT NULL OR known.eligible IS NOT NULL THEN
+        -- what the user wrote is evaluated as the table's owner; rows outside the condition are nobody's gap
+        rows_sql := format('%s JOIN @extschema@.enrichment_row_keys(%L, %s) e ON e.part = t.tableoid AND e.place = t.ctid', sample_sql, source, percent);
+        raw := 'e.raw';
+    ELSE
+        rows_sql := sample_sql;
+        raw := CASE known.shape WHEN 'passwords' THEN format('@extschema@.enrich_hibp_prefix(t.%I::text)', known.key_column)
+            ELSE format('t.%I::text', known.key_column) END;
+    END IF;
 
     -- one value that is never sent, in many rows
     cause := 'stand_in_key';
@@ -156,7 +167,7 @@ BEGIN
         END LOOP;
     END IF;
 
-    at_column := @extschema@.enrichment_time_column(known.relation);
+    at_column := @extschema@.enrichment_time_of(known.relation, known.time_column);
     IF at_column IS NOT NULL THEN
         service := NULL;
         cause := 'ingestion_gap';
@@ -183,7 +194,7 @@ BEGIN
         FOR affected, of, since IN EXECUTE format('SELECT NULL::bigint, NULL::bigint, d.last FROM (
                 SELECT max(t.%1$I)::date AS last, min(t.%1$I)::date AS first, count(DISTINCT t.%1$I::date) AS days FROM %2$s) d
             WHERE d.days >= 7 AND d.last < current_date - 3 AND d.last > current_date - 90
-              AND current_date - d.last > 5.0 * (d.last - d.first) / d.days', at_column, rows_sql)
+              AND current_date - d.last > 5.0 * (d.last - d.first) / d.days', at_column, sample_sql)
         LOOP
             example := format('the newest row is of %s', since);
             RETURN NEXT;

@@ -28,7 +28,11 @@ extension_sql_file!(
         enrich_hibp_range
     ]
 );
-extension_sql_file!("../../sql/install/42_coverage.sql", name = "coverage", requires = ["views", enrich_hibp_prefix]);
+extension_sql_file!(
+    "../../sql/install/42_coverage.sql",
+    name = "coverage",
+    requires = ["views", enrich_hibp_prefix, enrichment_tally_rows, enrichment_row_keys]
+);
 extension_sql_file!("../../sql/install/43_eta.sql", name = "eta", requires = ["coverage"]);
 extension_sql_file!(
     "../../sql/install/50_registry.sql",

@@ -295,6 +295,7 @@ fn each_row(each: &mut impl FnMut(&Row)) -> u64 {
     }
 }
 
+/// SQL in the encoding of the database: it may name tables and hold expressions of users.
 fn c_string(text: &str) -> CString {
-    CString::new(text.replace('\0', "")).unwrap_or_default()
+    CString::new(encoding::encode(&text.replace('\0', ""))).unwrap_or_default()
 }

@@ -202,6 +202,41 @@ fn values_of_other_clients_that_hold_nothing_are_told() {
 }
 
 #[test]
+fn gaps_behind_an_expression_are_found_and_rows_outside_its_condition_are_none() {
+    let base = base("expression");
+    // of ten days twenty log-ins each; in the last three the loader wrote no address. The 300 others are not asked about.
+    base.run(
+        r#"CREATE TABLE events (payload jsonb, kind text, happened timestamp, created_at timestamptz DEFAULT '2020-01-01', answers json);
+        INSERT INTO events (payload, kind, happened, answers) SELECT CASE WHEN d >= 3 THEN jsonb_build_object('ip', CASE WHEN r <= 4 THEN '192.168.1.1' ELSE '8.8.0.' || r END) ELSE '{}' END,
+            'login', now() - d * interval '1 day', CASE WHEN d = 9 AND r > 14 THEN '{"partly": null}' END::json
+        FROM generate_series(0, 9) d, generate_series(1, 20) r;
+        INSERT INTO events SELECT '{"ip": "192.168.7.7"}', CASE WHEN i % 2 = 0 THEN 'other' END, now() - interval '1 day', now(), '{"partly": null}'
+        FROM generate_series(1, 300) i;
+        SELECT enrich_attach('events', NULL, '{partly}', 'answers', key_expression => $$payload ->> 'ip'$$, eligible => $$kind = 'login'$$,
+            time_column => 'happened')"#,
+    );
+    wait_quiet_but_for_the_queue(&base);
+    answer(&base, "partly", 5, 14, SOMETHING, "1 hour", "7 days");
+    base.run("UPDATE enrichment_queue SET state = 'dead', last_outcome = 'unauthorized'");
+    wait_quiet_but_for_the_queue(&base);
+    let found: BTreeMap<String, (Option<i64>, String)> =
+        diagnosis(&base).into_iter().map(|(cause, found)| (cause, (found.1, found.2))).collect();
+    let expected = [
+        // 42 of the 112 rows whose key may be asked about
+        ("bad_key partly", 42, "0.375"),
+        ("empty_values partly", 6, "0.03"),
+        ("ingestion_gap", 60, "0.3"),
+        ("stand_in_key", 28, "0.14"),
+    ];
+    let expected = expected.map(|(cause, rows, share)| (cause.to_string(), (Some(rows), share.to_string())));
+    assert_eq!(found, BTreeMap::from(expected));
+    assert_eq!(
+        base.one::<String>("SELECT concat_ws(' ', rows, rows_eligible, rows_answered) FROM enrichment_coverage"),
+        "500 112 70"
+    );
+}
+
+#[test]
 fn where_all_is_well_the_diagnosis_is_silent() {
     let base = base("healthy");
     base.run(SESSIONS);

@@ -114,3 +114,52 @@ fn keys_and_passwords_beyond_ascii_work_where_the_encoding_is_not_utf8() {
         assert_eq!(base.asked_for("hibp", &digest[..5]), 1, "{encoding}: its hash is that of its UTF-8 form");
     }
 }
+
+#[test]
+fn commands_paths_and_expressions_beyond_ascii_work_where_the_encoding_is_not_utf8() {
+    const KEY: &str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKmATvvffEaBwZkw4w3GwT+2ZPEoAt5ecKP0HwtFMy4k";
+    for (name, encoding) in [("texts_latin1", "LATIN1"), ("texts_euc_jp", "EUC_JP")] {
+        let (base, _server) = base(name, encoding);
+        let mut client = base.client();
+        let command = format!("echo \"{KEY} naïve\" >> /var/é/.ssh/authorized_keys");
+        let planted = "SELECT concat_ws(' ', comment, target_path) FROM enrich_ssh_keys($1)";
+        assert_eq!(
+            one_of::<String>(&mut client, planted, &[&command]),
+            "naïve /var/é/.ssh/authorized_keys",
+            "{encoding}"
+        );
+        let event = "SELECT enrich_event_command($1)";
+        assert_eq!(one_of::<String>(&mut client, event, &[&r#"{"input": "écho"}"#]), "écho", "{encoding}");
+        let reads = "SELECT concat_ws(' ', root, path) FROM enrichment_json_reads($1)";
+        assert_eq!(
+            one_of::<String>(&mut client, reads, &[&"SELECT payload ->> 'clé' FROM t"]),
+            "payload {clé}",
+            "{encoding}"
+        );
+        assert_eq!(one_of::<i64>(&mut client, "SELECT enrich_retry('nasty', $1)", &[&"é"]), 0, "{encoding}");
+        // a path that is not there is said to be so, whatever its letters
+        for (call, code) in [
+            ("CALL enrich_hibp_load('/nowhere/é')", "58P01"),
+            ("SELECT * FROM enrich_export_batch('/nowhere/é', NULL, 0, 10)", "58030"),
+            ("SELECT enrichment_migration_check('disk', 'é', NULL, 10)", "22023"),
+        ] {
+            let refusal = client.batch_execute(call).expect_err(call);
+            assert_eq!(refusal.code().map(|state| state.code()), Some(code), "{encoding}: {refusal:?}");
+        }
+        // names of tables and columns, expressions and keys
+        run(
+            &mut client,
+            "CREATE TABLE événements (clé text, capteur_é text);
+             INSERT INTO événements VALUES ('mot é', 'été'), ('autre', 'hiver');
+             SELECT enrich_attach('événements', NULL, '{nasty}', key_expression => 'lower(clé)', eligible => $$capteur_é = 'été'$$);
+             INSERT INTO événements VALUES ('second é', 'été'), ('autre', 'hiver')",
+        );
+        base.wait_for("SELECT count(*) FROM enrichment_indicator WHERE raw_key IN ('mot é', 'second é')", 2i64);
+        let covered = "SELECT concat_ws(' ', source, rows, rows_eligible) FROM enrichment_coverage";
+        assert_eq!(one::<String>(&mut client, covered), "événements 4 2", "{encoding}");
+        let cost = "SELECT keys FROM enrichment_cost($1, NULL)";
+        assert_eq!(one_of::<i64>(&mut client, cost, &[&"événements"]), 2, "{encoding}");
+        let asked = "SELECT array_to_string(enrichment_ask_source($1, 4), ',')";
+        assert!(one_of::<String>(&mut client, asked, &[&"événements"]).contains("mot é"), "{encoding}");
+    }
+}

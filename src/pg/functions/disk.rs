@@ -6,6 +6,7 @@ use crate::core::error::Error;
 use crate::io::disk::{Flush, Tree, Trouble};
 use crate::pg::convert::to_timestamp;
 use crate::pg::disk::{self, Side};
+use crate::pg::encoding::{RawText, Utf8};
 use crate::pg::error::Answer;
 use crate::pg::gucs::{self, DiskMode};
 use crate::pg::lone;
@@ -25,7 +26,7 @@ fn enrich_disk_state() -> TableIterator<
         name!(mode, String),
         name!(directory_set, bool),
         name!(side, String),
-        name!(trouble, Option<String>),
+        name!(trouble, Option<RawText>),
         name!(since, Option<TimestampWithTimeZone>),
     ),
 > {
@@ -40,7 +41,7 @@ fn enrich_disk_state() -> TableIterator<
             Side::Reading => "read",
             Side::Writing => "write",
         };
-        let trouble = (mishap.since != 0).then(|| mishap.why.as_str().to_string());
+        let trouble = (mishap.since != 0).then(|| RawText::of_utf8(mishap.why.as_str()));
         let since = (mishap.since != 0).then(|| to_timestamp(mishap.since));
         (mode.to_string(), set, side.to_string(), trouble, since)
     });
@@ -73,7 +74,7 @@ const AT_ONCE: i64 = 20;
 #[allow(clippy::type_complexity)] // the columns of the report
 #[pg_extern(volatile)]
 fn enrich_export_batch(
-    directory: Option<&str>,
+    directory: Option<Utf8>,
     services: Option<Vec<String>>,
     after_id: Option<i64>,
     batch_size: Option<i32>,
@@ -89,7 +90,7 @@ fn enrich_export_batch(
             name!(no_place, i64),
             name!(failed, i64),
             name!(bytes, i64),
-            name!(problem, Option<String>),
+            name!(problem, Option<RawText>),
         ),
     >,
     ErrorReport,
@@ -107,7 +108,7 @@ fn enrich_export_batch(
     for service in services.iter().flatten() {
         registry::service(service)?;
     }
-    let tree = Tree::open(Path::new(directory)).map_err(not_writable)?;
+    let tree = Tree::open(Path::new(&*directory)).map_err(not_writable)?;
     let mut batch = Batch { last: given(after_id, "after_id")?, ..Batch::default() };
     while batch.rows < i64::from(most) {
         pgrx::check_for_interrupts!();
@@ -125,7 +126,17 @@ fn enrich_export_batch(
     tree.flush().map_err(not_writable)?;
     let last = (batch.rows > 0).then_some(batch.last);
     let Batch { rows, written, there, newer, no_place, failed, bytes, problem, .. } = batch;
-    Ok(TableIterator::once((last, rows, written, there, newer, no_place, failed, bytes, problem)))
+    Ok(TableIterator::once((
+        last,
+        rows,
+        written,
+        there,
+        newer,
+        no_place,
+        failed,
+        bytes,
+        problem.as_deref().map(RawText::of_utf8),
+    )))
 }
 
 fn write(tree: &Tree, row: &Exported, batch: &mut Batch) -> Result<(), Trouble> {

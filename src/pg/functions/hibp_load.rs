@@ -8,6 +8,7 @@ use crate::core::redact::shorten;
 use crate::core::service::Service;
 use crate::io::hibp_corpus;
 use crate::pg::convert::{clock, to_micros, to_timestamp};
+use crate::pg::encoding::{RawText, Utf8};
 use crate::pg::error::Answer;
 use crate::pg::store::cache::{Incoming, Payload};
 use crate::pg::store::{hibp as rows, registry};
@@ -25,7 +26,7 @@ use std::path::PathBuf;
 #[pg_extern(volatile, security_definer)]
 #[search_path(pg_catalog, pg_temp)]
 fn enrichment_hibp_corpus(
-    path: Option<&str>,
+    path: Option<Utf8>,
 ) -> Result<
     TableIterator<'static, (name!(directory, bool), name!(size, i64), name!(modified, TimestampWithTimeZone))>,
     ErrorReport,
@@ -45,7 +46,7 @@ fn enrichment_hibp_corpus(
 #[pg_extern(volatile, security_definer)]
 #[search_path(pg_catalog, pg_temp)]
 fn enrichment_hibp_load_step(
-    path: Option<&str>,
+    path: Option<Utf8>,
     place: i64,
     fetched_at: Option<TimestampWithTimeZone>,
     ttl: Option<Interval>,
@@ -58,7 +59,7 @@ fn enrichment_hibp_load_step(
             name!(hashes, i64),
             name!(padding, i64),
             name!(left_out, i64),
-            name!(problems, Vec<String>),
+            name!(problems, Vec<RawText>),
         ),
     >,
     ErrorReport,
@@ -85,7 +86,7 @@ fn enrichment_hibp_load_step(
         hashes,
         step.padding as i64,
         step.left_out as i64,
-        step.problems,
+        step.problems.iter().map(|problem| RawText::of_utf8(problem)).collect(),
     )))
 }
 
@@ -109,8 +110,8 @@ fn entry(
 }
 
 /// The path, for a session that may read files of the server (as `pg_read_file` asks).
-fn readable(path: Option<&str>) -> Answer<PathBuf> {
-    let path = PathBuf::from(given(path, "path")?);
+fn readable(path: Option<Utf8>) -> Answer<PathBuf> {
+    let path = PathBuf::from(&*given(path, "path")?);
     // SAFETY: look-ups in the catalogues. The function runs as its owner; the rights asked for are those of the session.
     let may = unsafe {
         pg_sys::has_privs_of_role(pg_sys::GetOuterUserId(), pg_sys::Oid::from(pg_sys::ROLE_PG_READ_SERVER_FILES))

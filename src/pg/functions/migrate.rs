@@ -2,6 +2,7 @@
 
 use super::given;
 use crate::core::error::Error;
+use crate::pg::encoding::{RawText, Utf8};
 use crate::pg::error::Answer;
 use crate::pg::migration::run::{self, Order};
 use crate::pg::migration::verify::verify;
@@ -18,7 +19,7 @@ use pgrx::prelude::*;
 #[search_path(pg_catalog, pg_temp)]
 fn enrichment_migration_check(
     kind: Option<&str>,
-    directory: Option<&str>,
+    directory: Option<Utf8>,
     services: Option<Vec<Option<String>>>,
     batch_size: Option<i32>,
 ) -> Answer<()> {
@@ -57,23 +58,23 @@ fn enrichment_migration_check(
 #[allow(clippy::type_complexity)] // a row, as pgrx wants it
 fn enrichment_migration_step(
     run: Option<i64>,
-    directory: Option<&str>,
+    directory: Option<Utf8>,
     services: Option<Vec<Option<String>>>,
     batch_size: Option<i32>,
     keep_expired: Option<bool>,
 ) -> Result<
-    TableIterator<'static, (name!(finished, bool), name!(total, Option<i64>), name!(report, String))>,
+    TableIterator<'static, (name!(finished, bool), name!(total, Option<i64>), name!(report, RawText))>,
     ErrorReport,
 > {
     may_read_files()?;
     let order = Order {
-        directory: given(directory, "directory")?.to_owned(),
+        directory: given(directory, "directory")?.to_string(),
         services: services.map(|names| names.into_iter().flatten().collect()),
         batch_size: given(batch_size, "batch_size")?,
         keep_expired: given(keep_expired, "keep_expired")?,
     };
     let state = run::step(run, order)?;
-    Ok(TableIterator::once((state.finished, state.total, state.report)))
+    Ok(TableIterator::once((state.finished, state.total, RawText::of_utf8(&state.report))))
 }
 
 /// Compares every file of a run's directory with the cache: rows with a path are differences, those without count.
@@ -89,9 +90,9 @@ fn enrichment_migration_verify_disk(
     TableIterator<
         'static,
         (
-            name!(path, Option<String>),
+            name!(path, Option<RawText>),
             name!(service, Option<String>),
-            name!(cache_key, Option<String>),
+            name!(cache_key, Option<RawText>),
             name!(finding, &'static str),
             name!(files, i64),
         ),
@@ -100,7 +101,10 @@ fn enrichment_migration_verify_disk(
 > {
     may_read_files()?;
     let found = verify(given(id, "id")?)?;
-    Ok(TableIterator::new(found.into_iter().map(|row| (row.path, row.service, row.key, row.finding, row.files))))
+    Ok(TableIterator::new(found.into_iter().map(|row| {
+        let (path, key) = (row.path.as_deref().map(RawText::of_utf8), row.key.as_deref().map(RawText::of_utf8));
+        (path, row.service, key, row.finding, row.files)
+    })))
 }
 
 /// Reading the server's files is a right of its own, and the caller's, not that of this function's owner.

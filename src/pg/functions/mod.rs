@@ -2,6 +2,7 @@
 
 mod admin;
 mod cache;
+mod coverage;
 mod diagnose;
 mod disk;
 mod fetch;

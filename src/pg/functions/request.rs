@@ -77,9 +77,9 @@ fn enrich_request_many(service: &str, keys: Array<RawText>, priority: default!(i
 /// 42704 unknown service, 22023 for a key that cannot be one.
 #[pg_extern(volatile, security_definer)]
 #[search_path(pg_catalog, pg_temp)]
-fn enrich_retry(service: Option<&str>, key: default!(Option<&str>, "NULL")) -> Answer<i64> {
+fn enrich_retry(service: Option<&str>, key: default!(Option<Utf8>, "NULL")) -> Answer<i64> {
     let service = registry::service(super::given(service, "service")?)?;
-    let key = key.map(|key| key_to_write(&service, key)).transpose()?;
+    let key = key.map(|key| key_to_write(&service, &key)).transpose()?;
     let revived = queue::retry_dead(&service.name, key.as_ref().map(|key| key.text.as_str()))?;
     breakers::try_now(&service.name)?;
     wake::worker_at_commit();

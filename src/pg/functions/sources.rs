@@ -4,6 +4,7 @@ use crate::core::error::Error;
 use crate::core::hash;
 use crate::core::worth;
 use crate::pg::convert;
+use crate::pg::encoding::{decode, RawText, Utf8};
 use crate::pg::error::Answer;
 use crate::pg::store::arrivals::{self, Seen};
 use crate::pg::store::identity::as_extension_owner;
@@ -32,8 +33,8 @@ fn enrichment_worth(weight: Option<f64>, latest: Option<TimestampWithTimeZone>) 
 /// # Errors
 /// 22023 when it is not one expression, 42804 when its type does not fit, whatever the server says of it otherwise.
 #[pg_extern(volatile)]
-fn enrichment_check_expression(relation: pg_sys::Oid, expression: &str, kind: &str) -> Answer<pg_sys::Oid> {
-    Ok(expressions::check(relation, expression, kind)?)
+fn enrichment_check_expression(relation: pg_sys::Oid, expression: Utf8, kind: &str) -> Answer<pg_sys::Oid> {
+    Ok(expressions::check(relation, &expression, kind)?)
 }
 
 /// Puts the keys of a source on the list, all of them or those of its newest rows, to be asked before others. Returns
@@ -43,12 +44,12 @@ fn enrichment_check_expression(relation: pg_sys::Oid, expression: &str, kind: &s
 /// 42704 when no such source stands.
 #[pg_extern(volatile, security_definer)]
 #[search_path(pg_catalog, pg_temp)]
-fn enrichment_ask_source(source: &str, newest: Option<i32>) -> Answer<Option<Vec<String>>> {
-    let source = standing(source)?;
+fn enrichment_ask_source(source: Utf8, newest: Option<i32>) -> Answer<Option<Vec<RawText>>> {
+    let source = standing(&source)?;
     let mut asked = newest.map(|_| Vec::new());
     each_key(&source, newest, |seen| {
         if let Some(asked) = &mut asked {
-            asked.extend(seen.iter().map(|key| key.raw_key.clone()));
+            asked.extend(seen.iter().map(|key| RawText::of_utf8(&key.raw_key)));
         }
         arrivals::note(&source.name, seen, true)
     })?;
@@ -63,10 +64,10 @@ fn enrichment_ask_source(source: &str, newest: Option<i32>) -> Answer<Option<Vec
 #[pg_extern(volatile, security_definer)]
 #[search_path(pg_catalog, pg_temp)]
 fn enrichment_cost(
-    source: &str,
+    source: Utf8,
     newest: Option<i32>,
 ) -> Result<TableIterator<'static, (name!(service, String), name!(keys, i64), name!(calls, i64))>, ErrorReport> {
-    let source = standing(source)?;
+    let source = standing(&source)?;
     let mut costs = Vec::new();
     for name in &source.services {
         let service = registry::service(name)?;
@@ -145,7 +146,7 @@ fn note_rows(data: *mut pg_sys::TriggerData) -> Result<(), Error> {
     let (event, arguments) = unsafe {
         let trigger = (*data).tg_trigger;
         let arguments: Vec<String> = (0..usize::try_from((*trigger).tgnargs).unwrap_or(0))
-            .map(|n| CStr::from_ptr(*(*trigger).tgargs.add(n)).to_string_lossy().into_owned())
+            .map(|n| decode(CStr::from_ptr(*(*trigger).tgargs.add(n)).to_bytes()))
             .collect();
         ((*data).tg_event & pg_sys::TRIGGER_EVENT_OPMASK, arguments)
     };

@@ -3,6 +3,7 @@
 use super::identity::as_table_owner;
 use super::sources;
 use crate::core::error::Error;
+use crate::pg::encoding::encode;
 use crate::pg::spi;
 use pgrx::{is_a, pg_sys};
 use std::ffi::CString;
@@ -46,7 +47,7 @@ pub fn check(relation: pg_sys::Oid, expression: &str, kind: &str) -> Result<pg_s
 ///
 /// A text that cannot be parsed raises the server's own error.
 fn is_one_expression(text: &str) -> bool {
-    let Ok(sql) = CString::new(format!("SELECT (\n{text}\n)")) else { return false };
+    let Ok(sql) = CString::new(encode(&format!("SELECT (\n{text}\n)"))) else { return false };
     // SAFETY: the parser returns a list of RawStmt; each node is looked at by its tag before it is read as its type.
     unsafe {
         let statements = pg_sys::raw_parser(sql.as_ptr(), pg_sys::RawParseMode::RAW_PARSE_DEFAULT);

@@ -4,6 +4,7 @@
 mod files;
 mod json;
 pub mod keys;
+pub mod looked;
 mod passwords;
 mod sessions;
 
