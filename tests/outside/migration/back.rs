@@ -3,6 +3,8 @@
 use super::tree::{by_digest, cached, database, parts, report, Tree};
 use crate::support::{one, refused, run};
 use postgres::Client;
+use std::sync::Arc;
+use testbed::Cluster;
 
 fn findings(client: &mut Client, id: i64) -> Vec<String> {
     let sql = format!(
@@ -57,8 +59,8 @@ fn every_file_is_compared_with_its_row() {
 }
 
 /// Three answers that stood before; two trees over them, the second newer.
-fn two_runs(name: &str) -> (Client, String, Tree, Tree) {
-    let (_cluster, mut client) = database(name);
+fn two_runs(name: &str) -> (Arc<Cluster>, Client, String, Tree, Tree) {
+    let (cluster, mut client) = database(name);
     run(
         &mut client,
         r#"SELECT enrich_store('dshield', '8.8.8.1', '{"ip": {"number": "one"}}', fetched_at => now() - interval '20 hours');
@@ -76,7 +78,7 @@ fn two_runs(name: &str) -> (Client, String, Tree, Tree) {
     first.file(&by_digest("spur", "8.8.9.9"), r#"{"spur_data":["ORG"]}"#, 5);
     assert_eq!(parts(&report(&mut client, &first.import(", batch_size => 2"))), "files 6, imported 5, unknown_key 1");
     assert_eq!(parts(&report(&mut client, &second.import(""))), "files 3, imported 3");
-    (client, before, first, second)
+    (cluster, client, before, first, second)
 }
 
 fn nothing_is_left(client: &mut Client, before: &str) {
@@ -93,7 +95,7 @@ fn nothing_is_left(client: &mut Client, before: &str) {
 
 #[test]
 fn the_last_run_taken_back_first_leaves_what_stood_before() {
-    let (mut client, before, _first, _second) = two_runs("back_last_first");
+    let (_cluster, mut client, before, _first, _second) = two_runs("back_last_first");
     run(&mut client, "CALL enrich_migration_rollback(2)");
     let first_again: i64 = one(&mut client, "SELECT attacks FROM enrichment_dshield WHERE cache_key = '8.8.8.1'");
     assert_eq!(first_again, 1, "the first run's answer");
@@ -103,7 +105,7 @@ fn the_last_run_taken_back_first_leaves_what_stood_before() {
 
 #[test]
 fn the_first_run_taken_back_first_leaves_the_same() {
-    let (mut client, before, _first, _second) = two_runs("back_first_first");
+    let (_cluster, mut client, before, _first, _second) = two_runs("back_first_first");
     run(&mut client, "CALL enrich_migration_rollback(1)");
     let second_still: i64 = one(&mut client, "SELECT attacks FROM enrichment_dshield WHERE cache_key = '8.8.8.1'");
     assert_eq!(second_still, 101, "the second run's answer stays");
@@ -113,7 +115,7 @@ fn the_first_run_taken_back_first_leaves_the_same() {
 
 #[test]
 fn what_was_fetched_since_stays_and_a_run_can_be_repeated() {
-    let (mut client, _before, first, _second) = two_runs("back_and_again");
+    let (_cluster, mut client, _before, first, _second) = two_runs("back_and_again");
     run(&mut client, r#"SELECT enrich_store('dshield', '8.8.8.4', '{"ip": {"number": "fetched"}}')"#);
     run(
         &mut client,
