@@ -280,7 +280,7 @@ mod tests {
     fn as_many_failures_in_a_row_as_open_the_breaker_are_enough() {
         let mut lineup = lineup(8, &["a"], &[]);
         let mut service = service(1_000);
-        let mut heard = |lineup: &mut Lineup, service: &Service, all: &[Health]| -> Vec<bool> {
+        let heard = |lineup: &mut Lineup, service: &Service, all: &[Health]| -> Vec<bool> {
             all.iter().map(|health| lineup.heard(service, *health)).collect()
         };
         use Health::{Fails, Unknown, Works};

@@ -3,7 +3,6 @@
 //! Contract: `state` is held for moments only, never during a call. A result is in the mailbox before its job stops
 //! counting as under way, so `in_flight() == 0` means that [`Pool::drain`] returns all that is left.
 
-use std::any::Any;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::panic::{catch_unwind, AssertUnwindSafe};
@@ -11,16 +10,16 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::call::{failed, internal_fault, perform};
 use super::client::Client;
 use super::clock;
 use super::config::ClientConfig;
 use super::lineup::{Lineup, Room};
 use super::signals::AllBlocked;
 use super::wake::Mailbox;
-use crate::core::classify::{judge, judge_failure, Cause, Health, Outcome, TransportKind};
+use crate::core::classify::{Cause, Health, Outcome, TransportKind};
 use crate::core::key::Key;
 use crate::core::limiter::Report;
-use crate::core::redact::message_safe;
 use crate::core::request::Request;
 use crate::core::service::Service;
 use crate::core::Micros;
@@ -348,59 +347,10 @@ impl Shared {
     }
 }
 
-fn perform(job: &Job, client: &Client) -> Performed {
-    match client.fetch(&job.request, job.service.timeout_ms, job.service.max_bytes) {
-        Ok(answer) => {
-            let now = clock::now();
-            let (mut outcome, mut reports) = (judge(&job.service, &answer, now), answer.reports(&job.service, now));
-            if job.usage {
-                match answer.usage(&job.service, now) {
-                    Some(said) => reports = said,
-                    None => outcome = not_usage(outcome),
-                }
-            }
-            let (status_code, latency_ms) = (Some(answer.status), answer.latency_ms);
-            let cause = Cause::of(&answer, &outcome);
-            Performed { outcome, cause, status_code, failed_at: None, latency_ms, reports }
-        }
-        Err(failure) => Performed {
-            outcome: judge_failure(&failure),
-            cause: Cause::Transport(failure.kind),
-            status_code: None,
-            failed_at: Some(failure.kind),
-            latency_ms: failure.latency_ms,
-            reports: Vec::new(),
-        },
-    }
-}
-
-/// An answer without the numbers it was asked for.
-fn not_usage(outcome: Outcome) -> Outcome {
-    match outcome {
-        Outcome::Success { .. } | Outcome::NotFound => {
-            Outcome::Invalid { message: "the answer holds none of the numbers in its usage rules".to_owned() }
-        }
-        other => other,
-    }
-}
-
 fn done(job: Job, performed: Performed) -> Done {
     let Performed { outcome, cause, status_code, failed_at, latency_ms, reports } = performed;
     let Job { id, service, key, usage, .. } = job;
     let finished_at = clock::now();
     let stops = false;
     Done { id, service, key, outcome, cause, status_code, failed_at, latency_ms, finished_at, usage, stops, reports }
-}
-
-fn failed(message: String) -> Performed {
-    let outcome = Outcome::Error { message, retry: true };
-    let (cause, reports) = (Cause::Internal, Vec::new());
-    Performed { outcome, cause, status_code: None, failed_at: None, latency_ms: 0, reports }
-}
-
-fn internal_fault(job: &Job, panic: &(dyn Any + Send)) -> String {
-    let said = panic.downcast_ref::<&str>().copied();
-    let said = said.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("no message");
-    let secrets: Vec<&str> = job.request.headers.iter().map(|(_, value)| value.as_str()).collect();
-    message_safe(&format!("internal fault in the call: {said}"), &secrets)
 }
