@@ -17,6 +17,15 @@ fn tree() -> Tree {
     tree
 }
 
+/// Makes every row take its time, so that who watches an import can be quicker than it.
+fn slow_down(client: &mut Client) {
+    run(
+        client,
+        "CREATE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_catalog.pg_sleep(0.005); RETURN NEW; END';
+        CREATE TRIGGER slowly BEFORE INSERT ON enrichment_cache FOR EACH ROW EXECUTE FUNCTION slowly()",
+    );
+}
+
 /// Begins an import in a session of its own and calls `harm` when so many files are in.
 fn interrupted(cluster: &Cluster, database: &str, call: &str, after: i64, harm: impl FnOnce(i32)) -> postgres::Error {
     let mut client = cluster.client(database);
@@ -51,6 +60,7 @@ fn is_whole(client: &mut Client, report: &serde_json::Value) {
 fn a_server_killed_twenty_times_ends_with_a_report_that_adds_up() {
     let cluster = own_cluster("import_crash");
     run(&mut cluster.client("postgres"), "CREATE EXTENSION enrichment_cache");
+    slow_down(&mut cluster.client("postgres"));
     let tree = tree();
     let call = tree.import(", batch_size => 3");
     for round in 1..=20_u32 {
@@ -66,6 +76,7 @@ fn a_server_killed_twenty_times_ends_with_a_report_that_adds_up() {
 #[test]
 fn a_cancelled_import_goes_on_where_it_was_in_the_same_session_and_in_another() {
     let (cluster, mut client) = database("import_cancel");
+    slow_down(&mut client);
     let tree = tree();
     let call = tree.import(", batch_size => 2");
     for after in [10, 200] {
