@@ -110,7 +110,8 @@ fn returning(dice: &mut Dice) -> String {
         "UPDATE enrichment_cache u SET payload = made(3), response_status = 'success' WHERE {}
         RETURNING 1 / (enrich_get(service, cache_key) IS NOT DISTINCT FROM accepted(enrich_get(service, cache_key),
             ARRAY(SELECT c.payload FROM enrichment_cache c
-                WHERE c.service = u.service AND c.cache_key = u.cache_key AND c.expires_at > now())))::int",
+                WHERE c.service = u.service AND c.cache_key = u.cache_key AND c.expires_at > now()),
+            ARRAY(SELECT c.payload FROM enrichment_cache c WHERE c.service = u.service AND c.cache_key = u.cache_key)))::int",
         some_rows(dice)
     )
 }

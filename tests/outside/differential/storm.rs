@@ -2,8 +2,8 @@
 
 use super::session::{Refusal, Session};
 use super::{check_relations, seed, steps, steps_wanted};
-use crate::reads::{agree, Dice, Reads};
-use crate::support::{run, said};
+use crate::reads::{agree, agree_in, Dice, Reads};
+use crate::support::{one, run, said};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 
 /// What a process among others has to live with; of "could not" there is more here than where one acts at a time.
@@ -112,4 +112,39 @@ fn enrich_get_answers_as_plain_sql_while_others_write_and_rebuild() {
     assert!(answers > 20 * rounds as i64, "{answers} answers in {rounds} rounds");
     agree(&mut reads.client());
     check_relations(&reads);
+}
+
+/// A key that somebody deletes after this snapshot and that its transaction then stores again is there twice for it: each
+/// row is an answer, whichever of them is still fresh.
+#[test]
+fn of_a_key_that_is_seen_twice_either_row_is_an_answer() {
+    let reads = Reads::apart("twice");
+    let (mut mine, mut others) = (reads.client(), reads.client());
+    let rows = [
+        "made(1), 'success', now() + interval '1 hour'",
+        "made(2), 'success', now() - interval '30 minutes'",
+        "NULL, 'not_found', now() + interval '1 hour'",
+    ];
+    for old in rows {
+        for new in rows {
+            let insert = |row: &str| {
+                format!(
+                    "INSERT INTO enrichment_cache (service, cache_key, payload, response_status, expires_at)
+                    SELECT service, cache_key, {row} FROM universe WHERE n = 2"
+                )
+            };
+            run(&mut others, "DELETE FROM enrichment_cache");
+            run(&mut others, &insert(old));
+            run(&mut mine, "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM glance");
+            run(&mut others, "DELETE FROM enrichment_cache");
+            run(&mut mine, &insert(new));
+            assert_eq!(one::<i64>(&mut mine, "SELECT count(*) FROM enrichment_cache"), 2, "{old}; {new}");
+            for view in ["glance", "compared", "wrapped"] {
+                agree_in(&mut mine, view);
+            }
+            run(&mut mine, &format!("DO $$ DECLARE asked universe; BEGIN SELECT u.* INTO asked FROM universe u WHERE n = 2;
+                PERFORM must_agree(asked, enrich_get(asked.service, asked.raw), '{}'); END $$", old.replace('\'', "")));
+            run(&mut mine, "ROLLBACK");
+        }
+    }
 }
