@@ -10,7 +10,7 @@ use std::time::Duration;
 const SERVICE: &str = "dshield";
 /// Of all calls, each.
 const SHARE: f64 = 0.01;
-const WITHIN: Duration = Duration::from_secs(280);
+const WITHIN: Duration = Duration::from_secs(900);
 
 /// What came of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -90,7 +90,11 @@ pub fn wait(longest: Duration, results: Option<RawFd>) -> Ended {
             milliseconds,
             pg_sys::PG_WAIT_EXTENSION,
         );
-        pg_sys::ResetLatch(pg_sys::MyLatch);
+        // a latch that is set after the wait has ended for another reason ends the next wait: resetting it here would lose
+        // what it was set for
+        if happened as u32 & pg_sys::WL_LATCH_SET != 0 {
+            pg_sys::ResetLatch(pg_sys::MyLatch);
+        }
         happened
     };
     answer_the_server();
