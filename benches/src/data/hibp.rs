@@ -42,7 +42,7 @@ pub fn store(session: &mut Session, ranges: &[Wanted]) -> Result<()> {
 }
 
 /// The JSON of one range: suffix and count.
-fn range(prefix: &str, suffixes: &[String]) -> String {
+pub fn range(prefix: &str, suffixes: &[String]) -> String {
     let mut dice = Dice::new("hibp", u64::from_str_radix(prefix, 16).unwrap_or_default());
     let count = dice.between(850, 950);
     let mut text = String::with_capacity(48_000);

@@ -82,11 +82,7 @@ pub fn measure(bed: &mut Bed) -> Result<Findings> {
     ));
     findings.table(Table::of("", "µs a file", &measured, &[("× find and cat", FIND), ("× client", CLIENT)]));
     findings.table(rates(&measured, files, size));
-    findings.target(Target::at_most(
-        "import of a tree, × the time of find and cat",
-        3.0,
-        measured.ratio(OURS, FIND),
-    ));
+    findings.target(Target::at_most("import of a tree, × the time of find and cat", 3.0, measured.ratio(OURS, FIND)));
     findings.target(Target::at_least(
         "import of a tree, × rate of a client that goes file by file",
         10.0,
@@ -142,9 +138,8 @@ fn plant(bed: &Bed) -> Result<Tree> {
 
 impl Context {
     fn empty(&mut self) -> Result<()> {
-        self.session.run(
-            "TRUNCATE enrichment_cache, enrichment_history, enrichment_queue, enrichment_migration CASCADE",
-        )?;
+        self.session
+            .run("TRUNCATE enrichment_cache, enrichment_history, enrichment_queue, enrichment_migration CASCADE")?;
         self.session.run("CHECKPOINT")
     }
 

@@ -8,6 +8,7 @@ mod disk_latency;
 mod fetch;
 mod fetch_bare;
 mod hibp;
+mod import;
 mod joins;
 mod lookup_hot;
 mod lookup_random;
@@ -104,6 +105,7 @@ pub const ALL: &[Group] = &[
         Needs::Nothing,
         disk_latency::measure,
     ),
+    group("import", "Moving in from a disk cache", Needs::Nothing, import::measure),
     group("write-back", "Writing answers into the rows of a table", Needs::Nothing, write_back::measure),
     group("bulk-load", "A bulk load into an attached table", Needs::Nothing, bulk_load::measure),
     group("bloat", "Twenty cycles of expiry and refill", Needs::Store, bloat::measure),

@@ -138,8 +138,13 @@ impl Counter {
     fn add(&mut self) {
         if let (Some(at), Some(area)) = (self.place, area()) {
             let place = area.places.get(at).unwrap_or(&area.rest);
-            place.hits.fetch_add(self.hits.into(), Relaxed);
-            place.misses.fetch_add(self.misses.into(), Relaxed);
+            // sessions that count at the same time hand this line to each other: no more often than there is something to add
+            if self.hits > 0 {
+                place.hits.fetch_add(self.hits.into(), Relaxed);
+            }
+            if self.misses > 0 {
+                place.misses.fetch_add(self.misses.into(), Relaxed);
+            }
             if self.files > 0 {
                 place.files.fetch_add(self.files.into(), Relaxed);
             }
