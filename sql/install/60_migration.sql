@@ -38,6 +38,9 @@ CREATE TABLE enrichment_migration_row (
     old_code          int,
     old_latency_ms    int,
     old_error         text,
+    old_altered       boolean,
+    old_etag          text,
+    old_last_modified text,
     PRIMARY KEY (migration, cache_id)
 );
 
@@ -59,6 +62,7 @@ CREATE TABLE enrichment_orphan (
     response_status text NOT NULL CHECK (response_status IN ('success', 'not_found')),
     fetched_at      timestamptz NOT NULL,
     expires_at      timestamptz NOT NULL,
+    altered         boolean NOT NULL DEFAULT false,
     PRIMARY KEY (service, digest, migration)
 );
 CREATE INDEX enrichment_orphan_run ON enrichment_orphan (migration);
@@ -208,14 +212,15 @@ BEGIN
     UPDATE @extschema@.enrichment_migration_row later
     SET replaced = r.replaced, old_version = r.old_version, old_payload = r.old_payload, old_ranges = r.old_ranges, old_status = r.old_status,
         old_fetched_at = r.old_fetched_at, old_expires_at = r.old_expires_at, old_code = r.old_code, old_latency_ms = r.old_latency_ms,
-        old_error = r.old_error
+        old_error = r.old_error, old_altered = r.old_altered, old_etag = r.old_etag, old_last_modified = r.old_last_modified
     FROM @extschema@.enrichment_migration_row r
     WHERE r.migration = run AND r.cache_id = ANY (ids) AND later.cache_id = r.cache_id AND later.migration <> run
       AND later.replaced AND later.old_fetched_at = r.fetched_at;
     UPDATE @extschema@.enrichment_cache c
     SET payload = r.old_payload, ranges = r.old_ranges, response_status = r.old_status, fetched_at = r.old_fetched_at,
         expires_at = r.old_expires_at, api_response_code = r.old_code, api_latency_ms = r.old_latency_ms,
-        error_message = r.old_error, version = c.version + 1
+        error_message = r.old_error, altered = r.old_altered, etag = r.old_etag, last_modified = r.old_last_modified,
+        version = c.version + 1
     FROM @extschema@.enrichment_migration_row r
     WHERE r.migration = run AND r.cache_id = ANY (ids) AND r.replaced AND c.id = r.cache_id AND c.fetched_at = r.fetched_at;
     -- the history keeps nothing of the run (the trigger noted it a moment ago), nor what stands in the cache again
@@ -259,7 +264,9 @@ SELECT 'admin', 'EXECUTE', o FROM pg_catalog.unnest(ARRAY[
     'enrichment_migration_step(bigint, text, text[], integer, boolean)', 'enrichment_migration_undo(bigint, integer)']) AS o;
 INSERT INTO @extschema@.enrichment_privilege (level, action, object)
 SELECT 'admin', 'SELECT', o FROM pg_catalog.unnest(ARRAY[
-    'enrichment_migration', 'enrichment_migration_problem', 'enrichment_migration_progress', 'enrichment_orphan']) AS o;
+    'enrichment_migration', 'enrichment_migration_problem', 'enrichment_migration_progress']) AS o;
+-- what was imported for keys that nobody had named is read like the cache
+INSERT INTO @extschema@.enrichment_privilege (level, action, object) VALUES ('reader', 'SELECT', 'enrichment_orphan');
 INSERT INTO @extschema@.enrichment_privilege (level, action, object)
 SELECT l, 'SELECT', 'enrichment_migration_progress' FROM pg_catalog.unnest('{reader,monitor}'::text[]) AS l;
 
@@ -297,13 +304,16 @@ COMMENT ON COLUMN @extschema@.enrichment_migration_row.old_expires_at IS 'Expiry
 COMMENT ON COLUMN @extschema@.enrichment_migration_row.old_code IS 'api_response_code before.';
 COMMENT ON COLUMN @extschema@.enrichment_migration_row.old_latency_ms IS 'api_latency_ms before.';
 COMMENT ON COLUMN @extschema@.enrichment_migration_row.old_error IS 'error_message before.';
+COMMENT ON COLUMN @extschema@.enrichment_migration_row.old_altered IS 'altered before.';
+COMMENT ON COLUMN @extschema@.enrichment_migration_row.old_etag IS 'etag before.';
+COMMENT ON COLUMN @extschema@.enrichment_migration_row.old_last_modified IS 'last_modified before.';
 COMMENT ON TABLE @extschema@.enrichment_migration_problem IS 'Files that an import could not take, with the reason.';
 COMMENT ON COLUMN @extschema@.enrichment_migration_problem.id IS 'Number of the problem.';
 COMMENT ON COLUMN @extschema@.enrichment_migration_problem.migration IS 'Number of the run.';
 COMMENT ON COLUMN @extschema@.enrichment_migration_problem.path IS 'The file, below the directory; characters that cannot be shown are replaced.';
 COMMENT ON COLUMN @extschema@.enrichment_migration_problem.outcome IS 'malformed or unreadable.';
 COMMENT ON COLUMN @extschema@.enrichment_migration_problem.reason IS 'What is wrong.';
-COMMENT ON TABLE @extschema@.enrichment_orphan IS 'Imported answers whose file is named by a digest of a key that nobody has named yet; taken over when the key is asked for or seen.';
+COMMENT ON TABLE @extschema@.enrichment_orphan IS 'Imported answers whose file is named by a digest of a key that nobody has named yet; found under its key when that is read, and taken over when it is asked for or seen.';
 COMMENT ON COLUMN @extschema@.enrichment_orphan.service IS 'The service.';
 COMMENT ON COLUMN @extschema@.enrichment_orphan.digest IS 'SHA-256 of the key, or the hash that is the key: which, shows when the key is known.';
 COMMENT ON COLUMN @extschema@.enrichment_orphan.migration IS 'Number of the run that brought it.';
@@ -312,6 +322,7 @@ COMMENT ON COLUMN @extschema@.enrichment_orphan.ranges IS 'A packed hash range.'
 COMMENT ON COLUMN @extschema@.enrichment_orphan.response_status IS 'success or not_found.';
 COMMENT ON COLUMN @extschema@.enrichment_orphan.fetched_at IS 'Observation.';
 COMMENT ON COLUMN @extschema@.enrichment_orphan.expires_at IS 'Expiry.';
+COMMENT ON COLUMN @extschema@.enrichment_orphan.altered IS 'As enrichment_cache.altered.';
 COMMENT ON VIEW @extschema@.enrichment_migration_progress IS 'How far each import is, how fast, and when it will have ended.';
 COMMENT ON COLUMN @extschema@.enrichment_migration_progress.id IS 'Number of the run.';
 COMMENT ON COLUMN @extschema@.enrichment_migration_progress.directory IS 'The directory, or the name of the table, that is read.';

@@ -9,7 +9,7 @@ use super::recognise::{Found, Layout};
 use crate::core::classify::{judge, Answer, Outcome};
 use crate::core::hibp;
 use crate::core::json_path::Document;
-use crate::core::json_text::make_safe;
+use crate::core::json_text::{make_safe, Safe};
 use crate::core::service::{ResponseFormat, Service};
 use crate::core::{Micros, SECOND};
 
@@ -22,15 +22,17 @@ pub struct Body {
     pub ranges: Option<Vec<u8>>,
     /// The moment of observation, where the file says it itself; else it is the file's mtime.
     pub observed_at: Option<Micros>,
+    /// Whether something had to be replaced for the payload to be taken.
+    pub altered: bool,
 }
 
 impl Body {
     fn answer(payload: String) -> Self {
-        Body { payload: Some(payload), ranges: None, observed_at: None }
+        Body { payload: Some(payload), ranges: None, observed_at: None, altered: false }
     }
 
     fn nothing_known() -> Self {
-        Body { payload: None, ranges: None, observed_at: None }
+        Body { payload: None, ranges: None, observed_at: None, altered: false }
     }
 
     /// The value of `enrichment_cache.response_status`.
@@ -61,8 +63,14 @@ pub fn read(service: &Service, found: &Found, bytes: &[u8]) -> Result<Body, Stri
     if service.response_format == ResponseFormat::HibpRange {
         return range(bytes);
     }
-    let text = make_safe(bytes).map_err(|why| format!("is {why}"))?.text;
-    let document = Document::new(&text);
+    let Safe { text, altered } = make_safe(bytes).map_err(|why| format!("is {why}"))?;
+    let body = told(service, found, &text)?;
+    Ok(Body { altered: body.payload.is_some() && altered, ..body })
+}
+
+/// Reads the text of a file.
+fn told(service: &Service, found: &Found, text: &str) -> Result<Body, String> {
+    let document = Document::new(text);
     if found.layout == Layout::Flat && found.service == "dshield" {
         if let (Some(at), Some(data)) = (document.get("timestamp"), document.get("data")) {
             let observed_at = seconds(at).ok_or("holds a timestamp that is not a time in seconds")?;
@@ -159,7 +167,7 @@ fn range(bytes: &[u8]) -> Result<Body, String> {
     }
     let packed = range.pack();
     let payload = packed.as_deref().map_or_else(|| range.to_json(), hibp::summary);
-    Ok(Body { payload: Some(payload), ranges: packed, observed_at: None })
+    Ok(Body { payload: Some(payload), ranges: packed, observed_at: None, altered: false })
 }
 
 fn counts(bytes: &[u8]) -> Result<hibp::Range, String> {

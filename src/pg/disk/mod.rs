@@ -6,8 +6,11 @@
 
 mod shared;
 
+use crate::core::disk::body::Body;
+use crate::core::disk::item::digests;
 use crate::core::error::Error;
 use crate::core::hibp::{self, Suffix};
+use crate::core::json_text::Safe;
 use crate::core::service::Service;
 use crate::core::Micros;
 use crate::io::disk::{look, Lying};
@@ -15,8 +18,9 @@ use crate::pg::convert::{clock, to_timestamp, transaction_start};
 use crate::pg::gucs::DiskMode;
 use crate::pg::probe::{answer, target};
 use crate::pg::ranges::{self, Kept};
-use crate::pg::store::{cache::Entry, files};
-use crate::pg::{gucs, wake};
+use crate::pg::store::migration::orphans;
+use crate::pg::store::{cache::Entry, files, registry};
+use crate::pg::{encoding, gucs, wake};
 use pgrx::datum::{Interval, IntoDatum};
 use pgrx::pg_sys;
 pub use shared::{init, take_told, tell, troubles, write_trouble, writing_again, Side};
@@ -62,16 +66,32 @@ fn newest(
     usable: impl FnOnce(&Lying) -> bool,
 ) -> Result<Option<Lying>, Error> {
     // files know nothing of row security
-    if !gucs::reads_files() || target::hides_rows()? {
+    if !may_answer(&service.name) || target::hides_rows()? {
         return Ok(None);
     }
     let observed = known.filter(|entry| is_answer(entry)).map(|entry| entry.fetched_at);
     let newer = |lying: &Lying| observed.is_none_or(|at| lying.fetched_at > at);
-    let found = of_files(service, key).filter(|lying| newer(lying) && usable(lying));
+    let file = if gucs::reads_files() { of_files(service, key) } else { None };
+    let found = [file, imported(service, key)?].into_iter().flatten().max_by_key(|lying| lying.fetched_at);
+    let found = found.filter(|lying| newer(lying) && usable(lying));
     if found.is_some() {
         tell(&service.name, key);
     }
     Ok(found)
+}
+
+/// Whether something beside the table may answer keys of a service: files, or what an import has kept of unknown keys.
+pub fn may_answer(service: &str) -> bool {
+    gucs::reads_files() || registry::has_orphans(service)
+}
+
+/// What an import has kept under the digest of a key.
+fn imported(service: &Service, key: &str) -> Result<Option<Lying>, Error> {
+    if !registry::has_orphans(&service.name) {
+        return Ok(None);
+    }
+    let digests = digests(key);
+    orphans::find(&service.name, digests.iter().map(<[u8; 32]>::as_slice).collect())
 }
 
 /// An entry that says what the provider said; a failure is none, and nothing newer than a file.
@@ -88,12 +108,22 @@ pub fn of_files(service: &Service, key: &str) -> Option<Lying> {
             if let Some(why) = look.passed_over {
                 unreadable(&why);
             }
-            look.newest
+            let mut newest = look.newest;
+            newest.iter_mut().for_each(|lying| fit(&mut lying.body));
+            newest
         }
         Err(trouble) => {
             read_trouble(Some(&trouble.to_string()));
             None
         }
+    }
+}
+
+/// Makes what a file says such as this database takes, whatever its encoding.
+pub fn fit(body: &mut Body) {
+    if let Some(text) = body.payload.take() {
+        let safe = encoding::fit(Safe { text, altered: body.altered });
+        (body.payload, body.altered) = (Some(safe.text), safe.altered);
     }
 }
 

@@ -4,9 +4,9 @@ use crate::core::error::Error;
 use crate::core::key;
 use crate::core::service::Service;
 use crate::pg::convert::{positive_length, Host, RawJsonb};
+use crate::pg::disk;
 use crate::pg::encoding::{RawText, Utf8};
 use crate::pg::error::Answer;
-use crate::pg::gucs;
 use crate::pg::probe::{answer, many, site};
 use crate::pg::rows::{KeysWithPayloads, Rows};
 use crate::pg::store::registry;
@@ -53,7 +53,7 @@ fn enrich_get_many(service: &str, keys: Array<RawText>, fcinfo: pg_sys::Function
     wanted.dedup();
     let wanted: Vec<&str> = wanted.iter().map(|key| &**key).collect();
     let rows = Rows::of(fcinfo, wanted.len())?;
-    if gucs::reads_files() {
+    if disk::may_answer(&service.name) {
         with_files(&service, &wanted, rows)?;
     } else {
         many::fresh(&service.name, &wanted, rows)?;

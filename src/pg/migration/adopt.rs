@@ -4,6 +4,7 @@ use crate::core::disk::item::digests;
 use crate::core::error::Error;
 use crate::pg::backlog;
 use crate::pg::store::migration::{self as rows, orphans};
+use crate::pg::store::registry;
 
 /// Keys that are looked for at a time.
 const BATCH: i64 = 1000;
@@ -28,6 +29,9 @@ pub fn adopt<'a>(service: &str, keys: impl Iterator<Item = &'a str>) -> Result<u
     })?;
     if adopted.is_empty() {
         return Ok(0);
+    }
+    if !orphans::any_orphan(service)? {
+        registry::announce_orphans();
     }
     backlog::note(-(rows::answered(service, fresh.iter().map(String::as_str).collect())? as i64));
     if rows::mark(vec![service.to_owned()], adopted.iter().map(String::as_str).collect())? > 0 {

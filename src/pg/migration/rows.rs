@@ -2,7 +2,7 @@
 //! rights and hands them over; what becomes of them is decided as for files of a directory.
 
 use super::run::watch;
-use super::take::{take, Rules, Seen};
+use super::take::{fit, take, Rules, Seen};
 use super::verify::{compare, Finding, Findings};
 use crate::core::disk::item::{look_at_row, look_at_sent, Item, Services};
 use crate::core::disk::known::Known;
@@ -70,7 +70,9 @@ impl Columns {
                 },
             }
         });
-        Ok(items.collect())
+        let mut items: Vec<Item> = items.collect();
+        fit(&mut items);
+        Ok(items)
     }
 }
 

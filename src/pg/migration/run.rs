@@ -2,7 +2,7 @@
 //! counts is the run's row; a reading that does not stand where the row says (after an error, a cancel, a rollback) is
 //! begun anew from there.
 
-use super::take::{take, Rules, Seen};
+use super::take::{fit, take, Rules, Seen};
 use crate::core::disk::item::Item;
 use crate::core::disk::known::Known;
 use crate::core::disk::recognise::VIRUSTOTAL_UNKNOWN;
@@ -199,7 +199,10 @@ pub fn next_part(pipeline: &mut Pipeline) -> Result<Option<Vec<Item>>, Error> {
     loop {
         pgrx::check_for_interrupts!();
         match pipeline.next(PATIENCE) {
-            Next::Items(items) => return Ok(Some(items)),
+            Next::Items(mut items) => {
+                fit(&mut items);
+                return Ok(Some(items));
+            }
             Next::Waiting => (),
             Next::End if pipeline.complete() => return Ok(None),
             Next::End => return Err(Error::other("reading the directory ended before its end")),

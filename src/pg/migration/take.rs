@@ -8,8 +8,9 @@ use crate::core::error::Error;
 use crate::core::hash::cache_key_hash;
 use crate::core::{ttl, Micros};
 use crate::pg::backlog;
-use crate::pg::convert;
 use crate::pg::store::migration::{self as rows, Batch};
+use crate::pg::store::registry;
+use crate::pg::{convert, disk};
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
@@ -35,6 +36,15 @@ struct Incoming<'a> {
 
 /// Keys that a run which only tries has found; of each eight bytes of its hash.
 pub type Seen = HashSet<u64>;
+
+/// Makes answers such as this database takes, whatever its encoding.
+pub fn fit(items: &mut [Item]) {
+    for item in items {
+        if let What::Answer(answer) = &mut item.what {
+            disk::fit(&mut answer.body);
+        }
+    }
+}
 
 /// Takes a batch and notes what became of each file.
 pub fn take(
@@ -107,6 +117,9 @@ pub fn take(
                 &batch_of(service, newest.iter().map(|(_, incoming)| ("", incoming))),
                 digests,
             )?;
+            if !newest.is_empty() && !registry::has_orphans(service) {
+                registry::announce_orphans();
+            }
         }
     }
     if let Some(run) = rules.run {
@@ -168,6 +181,7 @@ fn batch_of<'a>(service: &'a str, incoming: impl Iterator<Item = (&'a str, &'a I
         batch.ranges.push(body.ranges.as_deref());
         batch.fetched_at.push(incoming.answer.fetched_at);
         batch.expires_at.push(incoming.expires_at);
+        batch.altered.push(body.altered);
     }
     batch
 }

@@ -8,7 +8,7 @@ use crate::core::service::Service;
 use crate::pg::convert::RawJsonb;
 use crate::pg::store::cache;
 use crate::pg::tally;
-use crate::pg::{disk, gucs, lone, ranges};
+use crate::pg::{disk, lone, ranges};
 use pgrx::datum::{Interval, IntoDatum};
 use pgrx::pg_sys;
 
@@ -64,7 +64,7 @@ pub fn fresh(
     if found.is_some() && !missed {
         return Ok(answer);
     }
-    if gucs::reads_files() {
+    if disk::may_answer(&service.name) {
         let known = super::entry::entry(&service.name, key)?;
         if let Some(lying) = disk::instead(service, key, known.as_ref(), grace)? {
             return Ok(taker.file(disk::payload(&lying)));

@@ -13,7 +13,7 @@ use crate::core::service::Service;
 use crate::pg::convert::Host;
 use crate::pg::lone::{self, Lone};
 use crate::pg::store::registry;
-use crate::pg::{encoding, gucs, tally};
+use crate::pg::{disk, encoding, gucs, tally};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 use std::borrow::Cow;
@@ -211,7 +211,7 @@ pub fn get(fcinfo: pg_sys::FunctionCallInfo, service: &str, key: Given) -> Resul
         if site.memo.is_complete(site.last as u32) {
             let found = site.memo.get(site.last as u32, normal.as_bytes());
             // what the table lacks may lie in a file
-            if found.is_some() || !gucs::reads_files() {
+            if found.is_some() || !disk::may_answer(&known.service.name) {
                 let (found, hit) = found.unwrap_or((None, false));
                 known.counter.count(hit);
                 return Ok(found);

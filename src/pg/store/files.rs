@@ -21,12 +21,13 @@ pub struct FromFile {
 // history by the table's trigger. Rows come in the order of their keys, as everywhere.
 static ADOPT: Statement = Statement {
     sql: "INSERT INTO @extschema@.enrichment_cache AS c
-            (service, cache_key, payload, response_status, fetched_at, expires_at, ranges)
+            (service, cache_key, payload, response_status, fetched_at, expires_at, ranges, altered)
         SELECT $1, unnest($2::text[]), unnest($3::text[]::jsonb[]), unnest($4::text[]), unnest($5::timestamptz[]),
-            unnest($6::timestamptz[]), unnest($7::bytea[])
+            unnest($6::timestamptz[]), unnest($7::bytea[]), unnest($8::boolean[])
         ON CONFLICT (service, cache_key) DO UPDATE SET payload = EXCLUDED.payload, ranges = EXCLUDED.ranges,
             response_status = EXCLUDED.response_status, fetched_at = EXCLUDED.fetched_at, expires_at = EXCLUDED.expires_at,
-            api_response_code = NULL, api_latency_ms = NULL, error_message = NULL, version = c.version + 1
+            api_response_code = NULL, api_latency_ms = NULL, error_message = NULL, altered = EXCLUDED.altered, etag = NULL,
+            last_modified = NULL, version = c.version + 1
         WHERE EXCLUDED.fetched_at > c.fetched_at OR c.response_status NOT IN ('success', 'not_found')
         RETURNING c.cache_key",
     args: &[
@@ -37,6 +38,7 @@ static ADOPT: Statement = Statement {
         TIMESTAMPTZARRAYOID,
         TIMESTAMPTZARRAYOID,
         BYTEAARRAYOID,
+        BOOLARRAYOID,
     ],
 };
 
@@ -54,6 +56,7 @@ pub fn adopt(service: &str, batch: &mut [FromFile]) -> Result<Vec<String>, Error
         Arg::of(stamps(|one| one.fetched_at)),
         Arg::of(stamps(|one| one.expires_at)),
         Arg::of(batch.iter().map(|one| one.body.ranges.as_deref()).collect::<Vec<_>>()),
+        Arg::of(batch.iter().map(|one| one.body.altered).collect::<Vec<_>>()),
     ];
     let mut adopted = Vec::new();
     spi::run(&ADOPT, &args, Mode::Write, |row| adopted.extend(row.text(1)))?;

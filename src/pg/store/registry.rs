@@ -9,7 +9,7 @@ use crate::pg::lone::Lone;
 use crate::pg::spi::{self, Mode, Row, Statement};
 use pgrx::prelude::*;
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 thread_local! {
@@ -18,6 +18,8 @@ thread_local! {
     static CHANGED: Cell<bool> = const { Cell::new(false) };
     /// Read during a parallel query, under its snapshot: good for that query and no longer.
     static DATED: Cell<bool> = const { Cell::new(false) };
+    /// Services for which an import has kept answers under digests of unknown keys.
+    static ORPHANED: RefCell<BTreeSet<String>> = const { RefCell::new(BTreeSet::new()) };
 }
 
 static GENERATION: Lone<u64> = Lone::new(0);
@@ -62,8 +64,9 @@ static ALL: Statement = Statement {
             (EXTRACT(epoch FROM ttl) OPERATOR(pg_catalog.*) 1000000)::int8,
             (EXTRACT(epoch FROM not_found_ttl) OPERATOR(pg_catalog.*) 1000000)::int8,
             (EXTRACT(epoch FROM stale_ttl) OPERATOR(pg_catalog.*) 1000000)::int8,
-            limits::text, max_in_flight, timeout_ms, max_bytes, rules::text, tableoid
-        FROM @extschema@.enrichment_service",
+            limits::text, max_in_flight, timeout_ms, max_bytes, rules::text, tableoid,
+            EXISTS (SELECT FROM @extschema@.enrichment_orphan o WHERE o.service OPERATOR(pg_catalog.=) s.name)
+        FROM @extschema@.enrichment_service s",
     args: &[],
 };
 
@@ -78,12 +81,15 @@ fn with_all<T>(look: impl FnOnce(&BTreeMap<String, Arc<Service>>) -> T) -> Resul
     if SERVICES.with(|services| services.borrow().is_some()) {
         return Ok(SERVICES.with(|services| look(services.borrow().as_ref().unwrap_or(&BTreeMap::new()))));
     }
-    let mut services = BTreeMap::new();
+    let (mut services, mut orphaned) = (BTreeMap::new(), BTreeSet::new());
     let each = |row: &Row| {
         if let Some(oid) = row.get::<pg_sys::Oid>(20) {
             RELATION.with(|relation| relation.set(oid));
         }
         if let Some(service) = read(row) {
+            if row.get(21).unwrap_or(false) {
+                orphaned.insert(service.name.clone());
+            }
             services.insert(service.name.clone(), Arc::new(service));
         }
     };
@@ -92,6 +98,7 @@ fn with_all<T>(look: impl FnOnce(&BTreeMap<String, Arc<Service>>) -> T) -> Resul
     // an empty registry names no relation whose change could be heard of
     if !services.is_empty() {
         DATED.with(|dated| dated.set(parallel));
+        ORPHANED.with(|known| *known.borrow_mut() = orphaned);
         SERVICES.with(|cache| *cache.borrow_mut() = Some(services));
     }
     Ok(value)
@@ -108,6 +115,20 @@ pub fn all() -> Result<BTreeMap<String, Arc<Service>>, Error> {
 /// `UnknownService` with the names there are.
 pub fn service(name: &str) -> Result<Arc<Service>, Error> {
     with_all(|all| all.get(name).cloned().ok_or_else(|| unknown(name, all)))?
+}
+
+/// Whether an import has kept answers of a registered service under digests of keys that were not known, as far as was heard
+/// when the registry was last read.
+pub fn has_orphans(service: &str) -> bool {
+    ORPHANED.with(|known| known.borrow().contains(service))
+}
+
+/// Tells every session, at commit, that a service has or has no such answers now; this one is told that they are to be looked at.
+pub fn announce_orphans() {
+    let relation = RELATION.with(Cell::get);
+    if relation != pg_sys::InvalidOid {
+        announce_change(relation);
+    }
 }
 
 fn unknown(name: &str, all: &BTreeMap<String, Arc<Service>>) -> Error {

@@ -34,19 +34,23 @@ impl Adoption {
     /// # Errors
     /// What the statements raise; the keys of the batch come again with their next look-up or call.
     pub fn round(&mut self) -> Result<bool, Error> {
+        self.told.extend(disk::take_told());
         if !gucs::reads_files() {
             self.seen = 0;
-            self.told.clear();
-            disk::take_told();
-            return Ok(false);
+            let told: Vec<_> = self.told.drain(..self.told.len().min(BATCH)).collect();
+            if !told.is_empty() {
+                let services = xact::run(c"enrichment_cache: reading services", registry::all)?;
+                adopt_imported(&told, &services)?;
+            }
+            return Ok(!self.told.is_empty());
         }
-        self.told.extend(disk::take_told());
         let (services, requests) = xact::run(c"enrichment_cache: reading requests for files", || {
             Ok((registry::all()?, files::requests_after(self.seen, BATCH as i64)?))
         })?;
         let told: Vec<_> = self.told.drain(..self.told.len().min(BATCH)).collect();
         let more = requests.len() == BATCH || !self.told.is_empty();
         let last = requests.last().map(|(id, ..)| *id);
+        adopt_imported(&told, &services)?;
         take_over(told, &services)?;
         take_over(requests.into_iter().map(|(_, service, key)| (service, key)), &services)?;
         if let Some(last) = last {
@@ -54,6 +58,23 @@ impl Adoption {
         }
         Ok(more)
     }
+}
+
+/// Gives these keys what an import has kept under their digests.
+fn adopt_imported(keys: &[(String, String)], services: &Services) -> Result<(), Error> {
+    let mut of_service: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (service, key) in keys.iter().filter(|(service, _)| services.contains_key(service)) {
+        of_service.entry(service).or_default().push(key);
+    }
+    for (service, mut keys) in of_service {
+        keys.sort_unstable();
+        keys.dedup();
+        xact::run_briefly(c"enrichment_cache: taking imported answers over", || {
+            crate::pg::migration::adopt::adopt(service, keys.iter().copied())
+        })?;
+        fetches::complete(service, keys.into_iter());
+    }
+    Ok(())
 }
 
 /// Takes over what files say of these keys, each in a transaction of its service.

@@ -274,3 +274,49 @@ fn a_payload_of_another_type_is_an_error_and_no_crash() {
         agree(&mut client);
     }
 }
+
+/// Citus lists its tables in pg_dist_partition, and its planner hook finds the rows that are elsewhere: so each look-up has to
+/// be planned, which shows here by the sequential scan that a plan takes when indexes are not allowed.
+#[test]
+fn a_distributed_cache_is_looked_up_in_by_a_plan() {
+    let reads = Reads::filled("ddl_distributed");
+    let (mut mine, mut other) = (Looker::new(&reads), Looker::new(&reads));
+    let whole = mine.look("the cache");
+    let planned = |client: &mut Client| -> bool {
+        run(client, "BEGIN; SET LOCAL enable_indexscan = off; SET LOCAL enable_bitmapscan = off; SET LOCAL enable_indexonlyscan = off");
+        let looks = [
+            "SELECT count(enrich_get('dshield', raw)) FROM universe WHERE n IN (2, 3)",
+            "SELECT count(enrich_get('dshield', address)) FROM universe WHERE n IN (2, 3)",
+            "SELECT count(*) FROM enrich_get_many('dshield', '{8.8.0.1,8.8.0.2}')",
+            "SELECT count(*) FROM enrich_lookup('dshield', '8.8.0.1')",
+        ];
+        // what earlier statements did is in it until it has been reported
+        let scanned = "SELECT seq_scan FROM pg_stat_xact_user_tables WHERE relid = 'enrichment_cache'::regclass";
+        let mut scans = vec![one::<i64>(client, scanned)];
+        for look in looks {
+            assert!(one::<i64>(client, look) > 0, "{look}");
+            scans.push(one(client, scanned));
+        }
+        run(client, "COMMIT");
+        let planned = scans[1] > scans[0];
+        assert!(scans.windows(2).all(|two| (two[1] > two[0]) == planned), "some are planned, some are not: {scans:?}");
+        planned
+    };
+    assert!(!planned(&mut mine.client) && !planned(&mut other.client));
+    run(
+        &mut mine.client,
+        "SET allow_system_table_mods = on;
+        CREATE TABLE pg_catalog.pg_dist_partition (logicalrelid regclass NOT NULL, partmethod \"char\" NOT NULL, partkey text,
+            colocationid int NOT NULL DEFAULT 0, repmodel \"char\" NOT NULL DEFAULT 's');
+        INSERT INTO pg_catalog.pg_dist_partition (logicalrelid, partmethod) VALUES ('enrichment_cache', 'h');
+        ALTER TABLE enrichment_cache SET (autovacuum_enabled = off)",
+    );
+    assert!(planned(&mut mine.client) && planned(&mut other.client));
+    assert_eq!((mine.look("distributed"), other.look("distributed")), (whole, whole));
+    run(
+        &mut mine.client,
+        "DROP TABLE pg_catalog.pg_dist_partition; ALTER TABLE enrichment_cache RESET (autovacuum_enabled)",
+    );
+    assert!(!planned(&mut mine.client) && !planned(&mut other.client));
+    assert_eq!((mine.look("the cache again"), other.look("the cache again")), (whole, whole));
+}

@@ -142,8 +142,14 @@ fn of_a_key_that_is_seen_twice_either_row_is_an_answer() {
             for view in ["glance", "compared", "wrapped"] {
                 agree_in(&mut mine, view);
             }
-            run(&mut mine, &format!("DO $$ DECLARE asked universe; BEGIN SELECT u.* INTO asked FROM universe u WHERE n = 2;
-                PERFORM must_agree(asked, enrich_get(asked.service, asked.raw), '{}'); END $$", old.replace('\'', "")));
+            run(
+                &mut mine,
+                &format!(
+                    "DO $$ DECLARE asked universe; BEGIN SELECT u.* INTO asked FROM universe u WHERE n = 2;
+                PERFORM must_agree(asked, enrich_get(asked.service, asked.raw), '{}'); END $$",
+                    old.replace('\'', "")
+                ),
+            );
             run(&mut mine, "ROLLBACK");
         }
     }

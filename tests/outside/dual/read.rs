@@ -225,10 +225,14 @@ fn an_older_file_replaces_nothing_and_an_invalidated_answer_does_not_come_back()
     assert_eq!(one::<Option<String>>(&mut client, &count), None, "the file is older than what was invalidated");
     let_the_worker_look(&base);
     assert_eq!(one::<Option<String>>(&mut client, &count), None);
+    run(&mut client, "UPDATE enrichment_cache SET altered = true, etag = '\"x\"', last_modified = 'y'");
     // what an older program learns after that counts
     tree.put(&path, &dshield(key, 3), HOUR);
     assert_eq!(one::<Option<String>>(&mut client, &count).as_deref(), Some("3"));
     base.wait_for("SELECT payload #>> '{ip,count}' FROM enrichment_cache", "3".to_string());
+    let of_former =
+        "SELECT count(*) FROM enrichment_cache WHERE altered OR etag IS NOT NULL OR last_modified IS NOT NULL";
+    assert_eq!(one::<i64>(&mut client, of_former), 0, "nothing of the former answer stays");
     assert_eq!(
         one::<i64>(&mut client, "SELECT count(*) FROM enrichment_history WHERE payload #>> '{ip,count}' = '2'"),
         1

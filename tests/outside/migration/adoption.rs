@@ -35,6 +35,56 @@ fn a_key_that_is_asked_for_gets_the_answer_that_lay_under_its_digest() {
 }
 
 #[test]
+fn a_key_that_is_read_has_the_answer_at_once_and_the_worker_takes_it_over() {
+    let (cluster, mut client) = database("read_at_once");
+    let mut before = cluster.client("read_at_once");
+    assert_eq!(one::<Option<String>>(&mut before, TAGS), None, "this session has read the registry");
+    let tree = Tree::new();
+    for n in 1..=9 {
+        tree.file(&by_digest("urlhaus", &format!("8.8.8.{n}")), format!("{{\"tags\":\"of 8.8.8.{n}\"}}"), 5);
+    }
+    tree.file(&by_digest("urlhaus", "8.8.9.1"), "{\"tags\":\"old\"}", 50);
+    run(&mut client, "UPDATE enrichment_service SET ttl = '10 hours', stale_ttl = '10 days' WHERE name = 'urlhaus'");
+    assert_eq!(parts(&report(&mut client, &tree.import(", keep_expired => true"))), "files 10, unknown_key 10");
+    run(&mut before, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY");
+    assert_eq!(one::<String>(&mut before, TAGS), "of 8.8.8.1");
+    let sure = |client: &mut postgres::Client| {
+        for (sql, expected) in [
+            ("SELECT enrich_get('urlhaus', '::ffff:8.8.8.1'::inet) ->> 'tags'", "of 8.8.8.1"),
+            ("SELECT string_agg(payload ->> 'tags', ',' ORDER BY cache_key) FROM enrich_get_many('urlhaus', '{8.8.8.3,8.8.8.2,8.8.7.1}')",
+                "of 8.8.8.2,of 8.8.8.3"),
+            ("SELECT concat_ws(' ', state, payload ->> 'tags', age(now(), fetched_at) BETWEEN '4 h' AND '6 h') FROM enrich_lookup('urlhaus', '8.8.8.4')",
+                "hit of 8.8.8.4 t"),
+            ("SELECT count(enrich_get('urlhaus', '8.8.8.' || n % 10))::text FROM generate_series(0, 99) n", "90"),
+            ("SELECT coalesce(enrich_get('urlhaus', '8.8.9.1') ->> 'tags', 'expired')", "expired"),
+            ("SELECT enrich_get('urlhaus', '8.8.9.1', '5 days') ->> 'tags'", "old"),
+        ] {
+            assert_eq!(one::<String>(client, sql), expected, "{sql}");
+        }
+    };
+    sure(&mut before);
+    run(
+        &mut client,
+        "CREATE ROLE orphan_reader; SELECT enrich_grant('orphan_reader', 'reader'); SET ROLE orphan_reader",
+    );
+    sure(&mut client);
+    run(&mut client, "RESET ROLE");
+    wait_served(&cluster, "read_at_once");
+    wait_until("the worker to take over what was read", SOON, || {
+        sure(&mut client);
+        match one::<i64>(&mut client, "SELECT count(*) FROM enrichment_orphan") {
+            0 => Ok(Some(())),
+            left => Err(format!("{left} left")),
+        }
+    });
+    sure(&mut client);
+    // the older snapshot still finds them where they lay for it
+    sure(&mut before);
+    let rows = "SELECT count(*) FROM enrichment_cache c JOIN enrichment_migration_row r ON r.cache_id = c.id WHERE service = 'urlhaus'";
+    assert_eq!(one::<i64>(&mut client, rows), 10, "they belong to the run");
+}
+
+#[test]
 fn a_key_that_appears_in_an_attached_table_gets_the_answer_too() {
     let (cluster, mut client, _tree) = unknown("appears");
     run(&mut client, "UPDATE enrichment_service SET enabled = true");

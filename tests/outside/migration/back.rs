@@ -65,7 +65,8 @@ fn two_runs(name: &str) -> (Arc<Cluster>, Client, String, Tree, Tree) {
         &mut client,
         r#"SELECT enrich_store('dshield', '8.8.8.1', '{"ip": {"number": "one"}}', fetched_at => now() - interval '20 hours');
         SELECT enrich_store('dshield', '8.8.8.2', '{"ip": {"number": "two"}}', fetched_at => now() - interval '20 hours');
-        SELECT enrich_store('dshield', '8.8.8.9', NULL, response_status => 'error', error_message => 'down')"#,
+        SELECT enrich_store('dshield', '8.8.8.9', NULL, response_status => 'error', error_message => 'down');
+        UPDATE enrichment_cache SET altered = true, etag = '"x"', last_modified = 'Wed, 21 Oct 2015 07:28:00 GMT' WHERE cache_key = '8.8.8.1'"#,
     );
     let before = cached(&mut client);
     let (first, second) = (Tree::new(), Tree::new());
@@ -77,6 +78,9 @@ fn two_runs(name: &str) -> (Arc<Cluster>, Client, String, Tree, Tree) {
     }
     first.file(&by_digest("spur", "8.8.9.9"), r#"{"spur_data":["ORG"]}"#, 5);
     assert_eq!(parts(&report(&mut client, &first.import(", batch_size => 2"))), "files 6, imported 5, unknown_key 1");
+    // a provider that is asked whether this has changed would speak of another answer
+    let left = "SELECT count(*) FROM enrichment_cache WHERE altered OR etag IS NOT NULL OR last_modified IS NOT NULL";
+    assert_eq!(one::<i64>(&mut client, left), 0);
     assert_eq!(parts(&report(&mut client, &second.import(""))), "files 3, imported 3");
     (cluster, client, before, first, second)
 }

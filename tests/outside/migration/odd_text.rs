@@ -3,7 +3,8 @@
 use super::tree::{by_digest, parts, report, Tree};
 use crate::support::{one, run, shared_cluster};
 
-const FLAGS: &str = "SELECT string_agg(format('%s %s', cache_key, altered), ', ' ORDER BY cache_key) FROM enrichment_cache";
+const FLAGS: &str =
+    "SELECT string_agg(format('%s %s', cache_key, altered), ', ' ORDER BY cache_key) FROM enrichment_cache";
 
 /// One answer that every database takes, one with a character that jsonb has not, two that LATIN1 has not.
 fn tree() -> Tree {

@@ -1,7 +1,7 @@
 //! Importing from the older database table.
 
 use super::tree::{adds_up, cached, database, dshield, parts, report};
-use crate::support::{one, refused, run};
+use crate::support::{one, own_cluster, refused, run, SOON};
 use postgres::Client;
 
 const OLDER: &str = "CREATE TABLE older (service varchar(64) , cache_key varchar(256), cache_value json,
@@ -142,6 +142,61 @@ fn an_import_of_a_table_that_was_cancelled_goes_on_where_it_was() {
     let done = report(&mut client, "CALL enrich_migrate_table('older')");
     assert_eq!(parts(&done), "files 20000, imported 20000", "one run, no row twice");
     assert_eq!(one::<i64>(&mut other, "SELECT count(*) FROM enrichment_migration"), 1);
+}
+
+/// A server that is killed in the middle of an import of rows, again and again: what was taken is taken once.
+fn killed(name: &str, fill: &str, call: &str) {
+    const ROWS: i64 = 1200;
+    let cluster = own_cluster(name);
+    let mut client = cluster.client("postgres");
+    run(&mut client, "CREATE EXTENSION enrichment_cache; UPDATE enrichment_service SET enabled = false");
+    run(&mut client, OLDER);
+    run(&mut client, fill);
+    run(
+        &mut client,
+        "CREATE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_catalog.pg_sleep(0.002); RETURN NEW; END';
+        CREATE TRIGGER slowly BEFORE INSERT ON enrichment_cache FOR EACH ROW EXECUTE FUNCTION slowly()",
+    );
+    for round in 1..=5 {
+        let mut client = cluster.client("postgres");
+        let sql = call.to_string();
+        let importing = std::thread::spawn(move || client.batch_execute(&sql));
+        let mut watch = cluster.client("postgres");
+        testbed::wait_until("the middle of the import", SOON, || {
+            let sql = "SELECT coalesce(max(files), 0) FROM enrichment_migration_progress WHERE state = 'running'";
+            let files: i64 = one(&mut watch, sql);
+            (files >= ROWS * round / 6).then_some(Some(())).ok_or_else(|| files.to_string())
+        });
+        cluster.kill_postmaster_9();
+        importing.join().expect("a thread").expect_err("an import whose server is killed");
+        cluster.start_again().unwrap_or_else(|why| panic!("round {round}: {why}"));
+    }
+    let mut client = cluster.client("postgres");
+    let done = report(&mut client, call);
+    adds_up(&done);
+    assert_eq!(parts(&done), format!("files {ROWS}, imported {ROWS}"));
+    assert_eq!(one::<i64>(&mut client, "SELECT count(*) FROM enrichment_cache"), ROWS);
+    assert_eq!(one::<i64>(&mut client, "SELECT count(*) FROM enrichment_migration"), 1, "it went on as the same run");
+}
+
+#[test]
+fn an_import_of_a_table_whose_server_is_killed_goes_on_where_it_was() {
+    killed(
+        "older_killed",
+        r#"INSERT INTO older SELECT 'dshield', format('8.1.%s.%s', n >> 8, n & 255),
+            format('{"ip":{"number":"%s","count":1}}', n)::json, now() - interval '1 hour', now() FROM generate_series(1, 1200) n"#,
+        "CALL enrich_migrate_table('older', batch_size => 10)",
+    );
+}
+
+#[test]
+fn an_import_of_files_that_were_sent_goes_on_after_a_kill_too() {
+    killed(
+        "sent_killed",
+        r#"INSERT INTO enrichment_import (path, mtime, body) SELECT format('dshield/8/1/%s/%s.json', n >> 8, n & 255),
+            extract(epoch FROM now()) - 3600, encode(format('{"ip":{"number":"%s","count":1}}', n)::bytea, 'base64') FROM generate_series(1, 1200) n"#,
+        "CALL enrich_migrate_sent(batch_size => 10)",
+    );
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 /// How long loaders and refreshes go on together; there is no pause between their transactions.
-const LOADED_FOR: Duration = Duration::from_secs(15);
+const LOADED_FOR: Duration = Duration::from_secs(60);
 const ADDRESSES: u32 = 300;
 const LOADERS: u32 = 3;
 /// Rows a loader's transaction changes, in an order of its own.

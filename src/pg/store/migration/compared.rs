@@ -24,7 +24,7 @@ static COMPARE: Statement = Statement {
 
 /// For each answer of a batch (times are not looked at), what stands in the cache.
 pub fn compare(batch: &Batch) -> Result<Vec<Option<Compared>>, Error> {
-    let [service, keys, payloads, ranges, _, _] = batch.args();
+    let [service, keys, payloads, ranges, ..] = batch.args();
     compared(&COMPARE, &[service, keys, payloads, ranges], batch.keys.len())
 }
 
@@ -38,7 +38,7 @@ static COMPARE_ORPHANS: Statement = Statement {
 
 /// The same for answers that are kept under a digest.
 pub fn compare_orphans(run: i64, batch: &Batch, digests: Vec<&[u8]>) -> Result<Vec<Option<Compared>>, Error> {
-    let [service, _, payloads, ranges, _, _] = batch.args();
+    let [service, _, payloads, ranges, ..] = batch.args();
     let n = digests.len();
     compared(&COMPARE_ORPHANS, &[service, Arg::of(digests), payloads, ranges, Arg::of(run)], n)
 }

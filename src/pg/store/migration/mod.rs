@@ -133,6 +133,7 @@ pub struct Batch<'a> {
     pub ranges: Vec<Option<&'a [u8]>>,
     pub fetched_at: Vec<Micros>,
     pub expires_at: Vec<Micros>,
+    pub altered: Vec<bool>,
 }
 
 impl<'a> Batch<'a> {
@@ -144,10 +145,11 @@ impl<'a> Batch<'a> {
             ranges: Vec::new(),
             fetched_at: Vec::new(),
             expires_at: Vec::new(),
+            altered: Vec::new(),
         }
     }
 
-    pub fn args(&self) -> [Arg; 6] {
+    pub fn args(&self) -> [Arg; 7] {
         let stamps = |at: &[Micros]| at.iter().map(|at| to_timestamp(*at)).collect::<Vec<TimestampWithTimeZone>>();
         [
             Arg::of(self.service),
@@ -156,34 +158,43 @@ impl<'a> Batch<'a> {
             if self.ranges.iter().any(Option::is_some) { Arg::of(self.ranges.clone()) } else { Arg::raw(None) },
             Arg::of(stamps(&self.fetched_at)),
             Arg::of(stamps(&self.expires_at)),
+            Arg::of(self.altered.clone()),
         ]
     }
 }
 
-const BATCH_ARGS: &[pgrx::pg_sys::BuiltinOid] =
-    &[TEXTOID, TEXTARRAYOID, TEXTARRAYOID, BYTEAARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID, INT8OID];
+const BATCH_ARGS: &[pgrx::pg_sys::BuiltinOid] = &[
+    TEXTOID,
+    TEXTARRAYOID,
+    TEXTARRAYOID,
+    BYTEAARRAYOID,
+    TIMESTAMPTZARRAYOID,
+    TIMESTAMPTZARRAYOID,
+    BOOLARRAYOID,
+    INT8OID,
+];
 
 // A row that is there is locked, in its turn, and left as it is: what becomes of it is decided next.
 static INSERT: Statement = Statement {
     sql: "WITH new AS (
             INSERT INTO @extschema@.enrichment_cache AS c
-                (service, cache_key, payload, ranges, response_status, fetched_at, expires_at)
-            SELECT $1, u.k, u.p, u.r, CASE WHEN u.p IS NULL THEN 'not_found' ELSE 'success' END, u.f, u.e FROM (
+                (service, cache_key, payload, ranges, response_status, fetched_at, expires_at, altered)
+            SELECT $1, u.k, u.p, u.r, CASE WHEN u.p IS NULL THEN 'not_found' ELSE 'success' END, u.f, u.e, u.a FROM (
                 SELECT unnest($2::text[]) AS k, unnest($3::text[]::jsonb[]) AS p, unnest($4::bytea[]) AS r,
-                    unnest($5::timestamptz[]) AS f, unnest($6::timestamptz[]) AS e) u
+                    unnest($5::timestamptz[]) AS f, unnest($6::timestamptz[]) AS e, unnest($7::boolean[]) AS a) u
             ON CONFLICT (service, cache_key) DO UPDATE SET version = c.version WHERE false
             RETURNING c.id, c.cache_key, c.fetched_at),
         brought AS (
             INSERT INTO @extschema@.enrichment_migration_row (migration, cache_id, fetched_at)
-            SELECT $7, n.id, n.fetched_at FROM new n)
+            SELECT $8, n.id, n.fetched_at FROM new n)
         SELECT n.cache_key FROM new n",
     args: BATCH_ARGS,
 };
 
 /// Stores those whose keys are new and hands each over; the rows of the others are locked.
 pub fn insert(run: i64, batch: &Batch, mut each: impl FnMut(String)) -> Result<(), Error> {
-    let [a, b, c, d, e, f] = batch.args();
-    spi::run(&INSERT, &[a, b, c, d, e, f, Arg::of(run)], Mode::Write, |row| {
+    let [a, b, c, d, e, f, g] = batch.args();
+    spi::run(&INSERT, &[a, b, c, d, e, f, g, Arg::of(run)], Mode::Write, |row| {
         row.text(1).into_iter().for_each(&mut each)
     })?;
     Ok(())
@@ -222,9 +233,10 @@ pub fn standing(run: Option<i64>, service: &str, keys: Vec<&str>) -> Result<Vec<
 
 static KEEP_OLD: Statement = Statement {
     sql: "INSERT INTO @extschema@.enrichment_migration_row (migration, cache_id, fetched_at, replaced, old_version, old_payload,
-            old_ranges, old_status, old_fetched_at, old_expires_at, old_code, old_latency_ms, old_error)
+            old_ranges, old_status, old_fetched_at, old_expires_at, old_code, old_latency_ms, old_error, old_altered, old_etag,
+            old_last_modified)
         SELECT $3, c.id, u.f, true, c.version, c.payload, c.ranges, c.response_status, c.fetched_at, c.expires_at,
-            c.api_response_code, c.api_latency_ms, c.error_message
+            c.api_response_code, c.api_latency_ms, c.error_message, c.altered, c.etag, c.last_modified
         FROM (SELECT unnest($2::text[]) AS k, unnest($4::timestamptz[]) AS f) u
         JOIN @extschema@.enrichment_cache c ON c.service = $1 AND c.cache_key = u.k
         ON CONFLICT (migration, cache_id) DO UPDATE SET fetched_at = EXCLUDED.fetched_at",
@@ -234,16 +246,17 @@ static KEEP_OLD: Statement = Statement {
 static REPLACE: Statement = Statement {
     sql: "UPDATE @extschema@.enrichment_cache c SET payload = u.p, ranges = u.r, fetched_at = u.f, expires_at = u.e,
             response_status = CASE WHEN u.p IS NULL THEN 'not_found' ELSE 'success' END,
-            api_response_code = NULL, api_latency_ms = NULL, error_message = NULL, version = c.version + 1
+            api_response_code = NULL, api_latency_ms = NULL, error_message = NULL, altered = u.a, etag = NULL,
+            last_modified = NULL, version = c.version + 1
         FROM (SELECT unnest($2::text[]) AS k, unnest($3::text[]::jsonb[]) AS p, unnest($4::bytea[]) AS r,
-                unnest($5::timestamptz[]) AS f, unnest($6::timestamptz[]) AS e) u
+                unnest($5::timestamptz[]) AS f, unnest($6::timestamptz[]) AS e, unnest($7::boolean[]) AS a) u
         WHERE c.service = $1 AND c.cache_key = u.k",
-    args: &[TEXTOID, TEXTARRAYOID, TEXTARRAYOID, BYTEAARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID],
+    args: &[TEXTOID, TEXTARRAYOID, TEXTARRAYOID, BYTEAARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID, BOOLARRAYOID],
 };
 
 /// Replaces rows that are locked, and keeps what stood there for the way back.
 pub fn replace(run: i64, batch: &Batch) -> Result<(), Error> {
-    let [service, keys, _, _, fetched_at, _] = batch.args();
+    let [service, keys, _, _, fetched_at, ..] = batch.args();
     spi::run(&KEEP_OLD, &[service, keys, Arg::of(run), fetched_at], Mode::Write, |_| {})?;
     spi::run(&REPLACE, &batch.args(), Mode::Write, |_| {})?;
     Ok(())

@@ -1,27 +1,65 @@
 //! Statements on `enrichment_orphan`: imported answers under the digests of keys that nobody has named yet.
 
 use super::Batch;
+use crate::core::disk::body::Body;
 use crate::core::error::Error;
+use crate::io::disk::Lying;
+use crate::pg::convert::to_micros;
 use crate::pg::spi::{self, Arg, Mode, Statement};
 use pgrx::pg_sys::BuiltinOid::*;
 
 static KEEP_ORPHANS: Statement = Statement {
     sql: "INSERT INTO @extschema@.enrichment_orphan AS o
-            (service, digest, migration, payload, ranges, response_status, fetched_at, expires_at)
-        SELECT $1, u.d, $7, u.p, u.r, CASE WHEN u.p IS NULL THEN 'not_found' ELSE 'success' END, u.f, u.e FROM (
+            (service, digest, migration, payload, ranges, response_status, fetched_at, expires_at, altered)
+        SELECT $1, u.d, $8, u.p, u.r, CASE WHEN u.p IS NULL THEN 'not_found' ELSE 'success' END, u.f, u.e, u.a FROM (
             SELECT unnest($2::bytea[]) AS d, unnest($3::text[]::jsonb[]) AS p, unnest($4::bytea[]) AS r,
-                unnest($5::timestamptz[]) AS f, unnest($6::timestamptz[]) AS e) u
+                unnest($5::timestamptz[]) AS f, unnest($6::timestamptz[]) AS e, unnest($7::boolean[]) AS a) u
         ON CONFLICT (service, digest, migration) DO UPDATE SET payload = EXCLUDED.payload, ranges = EXCLUDED.ranges,
-            response_status = EXCLUDED.response_status, fetched_at = EXCLUDED.fetched_at, expires_at = EXCLUDED.expires_at
+            response_status = EXCLUDED.response_status, fetched_at = EXCLUDED.fetched_at, expires_at = EXCLUDED.expires_at,
+            altered = EXCLUDED.altered
         WHERE EXCLUDED.fetched_at > o.fetched_at",
-    args: &[TEXTOID, BYTEAARRAYOID, TEXTARRAYOID, BYTEAARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID, INT8OID],
+    args: &[
+        TEXTOID,
+        BYTEAARRAYOID,
+        TEXTARRAYOID,
+        BYTEAARRAYOID,
+        TIMESTAMPTZARRAYOID,
+        TIMESTAMPTZARRAYOID,
+        BOOLARRAYOID,
+        INT8OID,
+    ],
 };
 
 /// Keeps answers under the digests of their keys, in order and each once.
 pub fn keep_orphans(run: i64, batch: &Batch, digests: Vec<&[u8]>) -> Result<(), Error> {
-    let [service, _, c, d, e, f] = batch.args();
-    spi::run(&KEEP_ORPHANS, &[service, Arg::of(digests), c, d, e, f, Arg::of(run)], Mode::Write, |_| {})?;
+    let [service, _, c, d, e, f, g] = batch.args();
+    spi::run(&KEEP_ORPHANS, &[service, Arg::of(digests), c, d, e, f, g, Arg::of(run)], Mode::Write, |_| {})?;
     Ok(())
+}
+
+static FIND: Statement = Statement {
+    sql: "SELECT o.payload::pg_catalog.text, o.ranges, o.fetched_at, o.expires_at, o.altered FROM @extschema@.enrichment_orphan o
+        WHERE o.service OPERATOR(pg_catalog.=) $1 AND o.digest OPERATOR(pg_catalog.=) ANY ($2)
+        ORDER BY o.fetched_at DESC LIMIT 1",
+    args: &[TEXTOID, BYTEAARRAYOID],
+};
+
+/// The newest answer under one of these digests.
+pub fn find(service: &str, digests: Vec<&[u8]>) -> Result<Option<Lying>, Error> {
+    let mut found = None;
+    spi::run(&FIND, &[Arg::of(service), Arg::of(digests)], Mode::Read, |row| {
+        found = row.get(3).zip(row.get(4)).map(|(fetched_at, expires_at)| Lying {
+            body: Body {
+                payload: row.text(1),
+                ranges: row.get(2),
+                observed_at: None,
+                altered: row.get(5).unwrap_or(false),
+            },
+            fetched_at: to_micros(fetched_at),
+            expires_at: to_micros(expires_at),
+        });
+    })?;
+    Ok(found)
 }
 
 static ANY_ORPHAN: Statement =
@@ -39,16 +77,16 @@ static ADOPT: Statement = Statement {
     sql: "WITH taken AS (
             DELETE FROM @extschema@.enrichment_orphan o USING unnest($2::text[], $3::bytea[]) AS u (k, d)
             WHERE o.service = $1 AND o.digest = u.d
-            RETURNING u.k, o.migration, o.payload, o.ranges, o.response_status, o.fetched_at, o.expires_at),
+            RETURNING u.k, o.migration, o.payload, o.ranges, o.response_status, o.fetched_at, o.expires_at, o.altered),
         newest AS (SELECT DISTINCT ON (t.k) t.* FROM taken t ORDER BY t.k, t.fetched_at DESC),
         stored AS (
             INSERT INTO @extschema@.enrichment_cache AS c
-                (service, cache_key, payload, ranges, response_status, fetched_at, expires_at)
-            SELECT $1, n.k, n.payload, n.ranges, n.response_status, n.fetched_at, n.expires_at FROM newest n ORDER BY n.k
+                (service, cache_key, payload, ranges, response_status, fetched_at, expires_at, altered)
+            SELECT $1, n.k, n.payload, n.ranges, n.response_status, n.fetched_at, n.expires_at, n.altered FROM newest n ORDER BY n.k
             ON CONFLICT (service, cache_key) DO UPDATE SET payload = EXCLUDED.payload, ranges = EXCLUDED.ranges,
                 response_status = EXCLUDED.response_status, fetched_at = EXCLUDED.fetched_at,
                 expires_at = EXCLUDED.expires_at, api_response_code = NULL, api_latency_ms = NULL, error_message = NULL,
-                version = c.version + 1
+                altered = EXCLUDED.altered, etag = NULL, last_modified = NULL, version = c.version + 1
             WHERE c.response_status NOT IN ('success', 'not_found')
             RETURNING c.id, c.cache_key, c.fetched_at, c.expires_at),
         brought AS (
