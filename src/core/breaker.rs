@@ -29,6 +29,13 @@ impl Default for Policy {
 }
 
 impl Policy {
+    /// How many failed calls in a row open it while `abreast` calls are under way at once; `None`: it never opens. Calls that
+    /// fail may be quicker than those beside them that do not, and end in a row that says nothing: so as many as went out
+    /// together have to fail.
+    pub fn enough(&self, abreast: u32) -> Option<u32> {
+        (self.failures > 0).then(|| self.failures.max(abreast))
+    }
+
     /// Says what cannot be meant.
     ///
     /// # Errors
@@ -113,9 +120,17 @@ impl Breaker {
         }
     }
 
-    /// A call has ended. `random` (0 to 1) spreads the time it is open. What ends while it is open began before, and
-    /// says nothing new.
-    pub fn heard(&mut self, policy: &Policy, health: Health, request: i64, why: &str, now: Micros, random: f64) {
+    /// A call has ended, one of so many at once. `random` (0 to 1) spreads the time it is open. What ends while it is open
+    /// began before, and says nothing new.
+    pub fn heard(
+        &mut self,
+        policy: &Policy,
+        (health, abreast): (Health, u32),
+        request: i64,
+        why: &str,
+        now: Micros,
+        random: f64,
+    ) {
         match (self.state, health) {
             (State::Open, _) | (_, Health::Unknown) => {}
             (State::Closed, Health::Works) => (self.failures, self.last_failed) = (0, None),
@@ -127,7 +142,7 @@ impl Breaker {
                     self.failures = self.failures.saturating_add(1);
                 }
                 self.last_failed = Some(request);
-                if policy.failures > 0 && self.failures >= policy.failures {
+                if policy.enough(abreast).is_some_and(|enough| self.failures >= enough) {
                     self.open(policy, why, now, random);
                 }
             }
@@ -172,7 +187,7 @@ mod tests {
         let step = |(at, event): &(i64, Event)| {
             match event {
                 Out => breaker.goes_out(at * SECOND),
-                End(health, request) => breaker.heard(&POLICY, *health, *request, "x", at * SECOND, 0.5),
+                End(health, request) => breaker.heard(&POLICY, (*health, 1), *request, "x", at * SECOND, 0.5),
             }
             (breaker.state, breaker.failures, breaker.until.map(|until| until / SECOND))
         };
@@ -202,6 +217,17 @@ mod tests {
                 (Open, 3, Some(17)),
             ]
         );
+    }
+
+    #[test]
+    fn as_many_calls_as_are_under_way_at_once_have_to_fail() {
+        let mut breaker = Breaker::default();
+        for n in 1..=7 {
+            breaker.heard(&POLICY, (Fails, 8), n, "x", n, 0.5);
+            assert_eq!((breaker.state, breaker.failures), (State::Closed, n as u32));
+        }
+        breaker.heard(&POLICY, (Fails, 8), 8, "x", 8, 0.5);
+        assert_eq!(breaker.state, State::Open);
     }
 
     #[test]
@@ -272,7 +298,7 @@ mod tests {
     fn a_policy_of_no_failures_never_opens_it() {
         let policy = Policy { failures: 0, ..POLICY };
         let mut breaker = Breaker::default();
-        (0..1000).for_each(|n| breaker.heard(&policy, Fails, n, "x", n, 0.5));
+        (0..1000).for_each(|n| breaker.heard(&policy, (Fails, 1), n, "x", n, 0.5));
         assert_eq!(breaker.state, State::Closed);
     }
 
@@ -302,7 +328,7 @@ mod tests {
                     breaker.goes_out(now);
                 } else {
                     let health = [Works, Fails, Unknown][usize::from(health)];
-                    breaker.heard(&POLICY, health, request, "x", now, random);
+                    breaker.heard(&POLICY, (health, 1), request, "x", now, random);
                 }
                 prop_assert_eq!(breaker.state == State::Closed, breaker.until.is_none());
                 if let Some(until) = breaker.until {

@@ -20,6 +20,8 @@ struct Line {
     stops: usize,
     /// Failed calls in a row.
     failures: u32,
+    /// The most calls that ran at once since that row began.
+    abreast: u32,
     /// When it was last given a thread, as a count of jobs.
     served: u64,
 }
@@ -151,16 +153,20 @@ impl Lineup {
         }
     }
 
-    /// Takes in how a call ended; says whether so many in a row have failed as open the breaker of the service.
-    pub(super) fn heard(&mut self, service: &Service, health: Health) -> bool {
+    /// Takes in how a call that still counts as running ended; says how many ran at once since calls began to fail in a
+    /// row, and whether so many in a row have failed as open the breaker of the service.
+    pub(super) fn heard(&mut self, service: &Service, health: Health) -> (u32, bool) {
         let line = self.line(&service.name);
         match health {
-            Health::Works => line.failures = 0,
-            Health::Fails => line.failures = line.failures.saturating_add(1),
+            Health::Works => (line.failures, line.abreast) = (0, 0),
+            Health::Fails => {
+                line.failures = line.failures.saturating_add(1);
+                line.abreast = line.abreast.max(u32::try_from(line.running).unwrap_or(u32::MAX));
+            }
             Health::Unknown => {}
         }
-        let enough = service.rules.breaker.failures;
-        health == Health::Fails && enough > 0 && line.failures >= enough
+        let enough = service.rules.breaker.enough(line.abreast);
+        (line.abreast, health == Health::Fails && enough.is_some_and(|enough| line.failures >= enough))
     }
 
     /// No further call of this service starts before this is taken back as often.
@@ -281,7 +287,7 @@ mod tests {
         let mut lineup = lineup(8, &["a"], &[]);
         let mut service = service(1_000);
         let heard = |lineup: &mut Lineup, service: &Service, all: &[Health]| -> Vec<bool> {
-            all.iter().map(|health| lineup.heard(service, *health)).collect()
+            all.iter().map(|health| lineup.heard(service, *health).1).collect()
         };
         use Health::{Fails, Unknown, Works};
         service.rules.breaker.failures = 3;
@@ -290,6 +296,23 @@ mod tests {
         assert_eq!(heard(&mut lineup, &service, &ended), enough);
         service.rules.breaker.failures = 0;
         assert_eq!(heard(&mut lineup, &service, &[Fails; 9]), [false; 9], "a breaker that never opens");
+    }
+
+    #[test]
+    fn failures_that_are_quicker_than_the_answers_of_calls_beside_them_are_not_enough() {
+        use Health::{Fails, Works};
+        let mut lineup = lineup(8, &["a"], &[("a", 1000, 6)]);
+        let mut service = service(1_000);
+        service.name = "a".to_string();
+        service.rules.breaker.failures = 3;
+        while lineup.next().is_some() {}
+        for n in 0..4 {
+            assert_eq!(lineup.heard(&service, Fails), (6, false), "{n}");
+            lineup.ended("a");
+        }
+        assert_eq!(lineup.heard(&service, Works), (0, false));
+        lineup.ended("a");
+        assert_eq!(lineup.heard(&service, Fails), (1, false), "a row of its own");
     }
 
     #[test]

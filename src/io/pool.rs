@@ -56,6 +56,8 @@ pub struct Done {
     pub usage: bool,
     /// No further call of its service starts before [`Pool::go_on`].
     pub stops: bool,
+    /// The most calls of its service that ran at once since calls began to fail in a row; 0: this one has not failed.
+    pub abreast: u32,
     /// What the provider said of its limits.
     pub reports: Vec<Report>,
 }
@@ -297,11 +299,12 @@ impl Shared {
             let service = Arc::clone(&job.service);
             let health = Health::of(&performed.outcome, performed.cause);
             // as many failures in a row as open the breaker are noted before anything else is asked
-            let stops = self.lock().lineup.heard(&service, health) || performed.outcome.stops();
+            let (abreast, enough) = self.lock().lineup.heard(&service, health);
+            let stops = enough || performed.outcome.stops();
             if stops {
                 self.lock().lineup.stop(&service.name);
             }
-            self.mailbox.post(Done { stops, ..done(job, performed) });
+            self.mailbox.post(Done { stops, abreast, ..done(job, performed) });
             self.lock().lineup.ended(&service.name);
             self.ended.notify_all();
         }
@@ -351,6 +354,20 @@ fn done(job: Job, performed: Performed) -> Done {
     let Performed { outcome, cause, status_code, failed_at, latency_ms, reports } = performed;
     let Job { id, service, key, usage, .. } = job;
     let finished_at = clock::now();
-    let stops = false;
-    Done { id, service, key, outcome, cause, status_code, failed_at, latency_ms, finished_at, usage, stops, reports }
+    let (stops, abreast) = (false, 0);
+    Done {
+        id,
+        service,
+        key,
+        outcome,
+        cause,
+        status_code,
+        failed_at,
+        latency_ms,
+        finished_at,
+        usage,
+        stops,
+        abreast,
+        reports,
+    }
 }

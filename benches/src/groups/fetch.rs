@@ -48,6 +48,22 @@ pub fn measure(bed: &mut Bed) -> Result<Findings> {
     configure(&mut session, 32)?;
     memory(bed, &mut session, &mut findings)?;
     single(&mut session, &sandbox, &mut findings)?;
+    session.run("ALTER SYSTEM RESET ALL")?;
+    session.run("SELECT pg_reload_conf()")?;
+    Ok(findings)
+}
+
+/// What fails, and nothing to do.
+pub fn trouble(bed: &mut Bed) -> Result<Findings> {
+    let sandbox = Sandbox::try_start(&["--limits", "none"])?;
+    let mut session = match bed.session(FETCH) {
+        Ok(session) => session,
+        Err(_) => bed.create_database(FETCH)?,
+    };
+    session.run("TRUNCATE enrichment_cache, enrichment_queue")?;
+    point(&mut session, &sandbox)?;
+    configure(&mut session, 32)?;
+    let mut findings = Findings::default();
     misfortunes(bed, &sandbox, &mut findings)?;
     idle(bed, &mut findings)?;
     session.run("ALTER SYSTEM RESET ALL")?;

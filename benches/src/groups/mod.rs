@@ -100,6 +100,12 @@ pub const ALL: &[Group] = &[
     group("cleanup", "Cleanup, and a reader beside it", Needs::Store, cleanup::measure),
     group("fetch", "Fetching", Needs::Nothing, fetch::measure),
     group(
+        "fetch-trouble",
+        "Fetching where calls fail, and where there is nothing to do",
+        Needs::Nothing,
+        fetch::trouble,
+    ),
+    group(
         "disk-latency",
         "Single look-ups, from the database and from files of a disk cache",
         Needs::Nothing,

@@ -33,6 +33,7 @@ pub fn job(service: &Arc<Service>, secret: Option<&Secret>, claim: &queue::Claim
             finished_at: convert::clock(),
             usage: false,
             stops: false,
+            abreast: 0,
             reports: Vec::new(),
         }),
     }

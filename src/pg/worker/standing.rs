@@ -84,7 +84,8 @@ impl Standing {
             Outcome::Error { message, .. } | Outcome::Invalid { message } => message.as_str(),
             _ => "",
         };
-        breaker.heard(&done.service.rules.breaker, health, done.id, why, done.finished_at, random);
+        let policy = &done.service.rules.breaker;
+        breaker.heard(policy, (health, done.abreast), done.id, why, done.finished_at, random);
         if breaker.state == State::Open {
             let failures = breaker.failures;
             let until = breaker.until.unwrap_or(done.finished_at);
