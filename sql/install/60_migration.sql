@@ -139,6 +139,20 @@ CREATE FUNCTION enrichment_backend_busy(pid int) RETURNS boolean LANGUAGE sql ST
 SET search_path = pg_catalog, pg_temp AS $$ SELECT coalesce((SELECT a.state NOT IN ('idle', 'idle in transaction', 'idle in transaction (aborted)')
     FROM pg_stat_activity a WHERE a.pid = enrichment_backend_busy.pid), false) $$;
 
+-- The index of payloads takes new entries in by portions, each of which costs about the same however large it is: larger
+-- ones for the transaction under way than PostgreSQL's 4 MB.
+CREATE FUNCTION enrichment_migration_memory() RETURNS void LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT set_config(s.name, s.kib::text, true) FROM (VALUES ('gin_pending_list_limit', 65536), ('work_mem', 65536)) AS s (name, kib)
+    WHERE pg_size_bytes(current_setting(s.name)) < s.kib * 1024::bigint;
+$$;
+
+-- Takes in what the last portion has left, which every search by payload would look through.
+CREATE FUNCTION enrichment_payload_settle() RETURNS void LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT gin_clean_pending_list(c.oid::regclass) FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+    JOIN pg_am a ON a.oid = c.relam AND a.amname = 'gin'
+    WHERE i.indrelid = '@extschema@.enrichment_cache'::regclass AND i.indisvalid;
+$$;
+
 CREATE PROCEDURE enrich_migrate_disk(
     directory     text,
     dry_run       boolean DEFAULT false,
@@ -169,11 +183,13 @@ BEGIN
     COMMIT;
     -- what a session may have set as its default would have batches fail where two importers meet
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    PERFORM @extschema@.enrichment_migration_memory();
     LOOP
         SELECT s.finished, s.total, s.report::jsonb AS report INTO state
         FROM @extschema@.enrichment_migration_step(run, directory, services, batch_size, keep_expired) s;
         COMMIT;
         SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+        PERFORM @extschema@.enrichment_migration_memory();
         done := (state.report ->> 'files')::bigint;
         first := coalesce(first, done);
         EXIT WHEN state.finished;
@@ -186,6 +202,10 @@ BEGIN
                 coalesce(pg_catalog.format(', about %s s to go', pg_catalog.round((state.total - done) * spent / nullif(done - first, 0))), '');
         END IF;
     END LOOP;
+    IF run IS NOT NULL THEN
+        PERFORM @extschema@.enrichment_payload_settle();
+        COMMIT;
+    END IF;
     report := state.report;
     spent := greatest(extract(epoch FROM clock_timestamp() - began), 0.001);
     RAISE NOTICE 'enrich_migrate_disk: % files in % s = % imported + % older than the row + % expired + % duplicate + % malformed + % unreadable + % of unknown key%',
@@ -261,7 +281,8 @@ SELECT 'admin', 'EXECUTE', o FROM pg_catalog.unnest(ARRAY[
     'enrich_migrate_disk(text, boolean, text[], integer, boolean, jsonb)', 'enrich_migration_rollback(bigint)',
     'enrichment_migration_verify_disk(bigint)', 'enrichment_migration_check(text, text, text[], integer)',
     'enrichment_migration_begin(text, text, text[], integer, boolean)',
-    'enrichment_migration_step(bigint, text, text[], integer, boolean)', 'enrichment_migration_undo(bigint, integer)']) AS o;
+    'enrichment_migration_step(bigint, text, text[], integer, boolean)', 'enrichment_migration_undo(bigint, integer)',
+    'enrichment_migration_memory()', 'enrichment_payload_settle()']) AS o;
 INSERT INTO @extschema@.enrichment_privilege (level, action, object)
 SELECT 'admin', 'SELECT', o FROM pg_catalog.unnest(ARRAY[
     'enrichment_migration', 'enrichment_migration_problem', 'enrichment_migration_progress']) AS o;
@@ -349,6 +370,8 @@ COMMENT ON FUNCTION @extschema@.enrichment_migration_begin(text, text, text[], i
     'Part of the imports: begins a run or takes up an interrupted one; returns its number.';
 COMMENT ON FUNCTION @extschema@.enrichment_migration_step(bigint, text, text[], integer, boolean) IS
     'Part of enrich_migrate_disk: takes the next files of a run; without a number only tries.';
+COMMENT ON FUNCTION @extschema@.enrichment_migration_memory() IS 'Of the procedures that import: lets the index of payloads take in 64 MB at a time, for the transaction under way.';
+COMMENT ON FUNCTION @extschema@.enrichment_payload_settle() IS 'Of the procedures that import: has the index of payloads take in what waits to be.';
 COMMENT ON FUNCTION @extschema@.enrichment_migration_undo(bigint, integer) IS
     'Part of enrich_migration_rollback: takes back so many answers; returns how many there were.';
 COMMENT ON FUNCTION @extschema@.enrichment_backend_start(integer) IS

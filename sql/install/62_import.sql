@@ -106,6 +106,7 @@ BEGIN
     COMMIT;
     -- what a session may have set as its default would have batches fail where two importers meet
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    PERFORM @extschema@.enrichment_migration_memory();
     LOOP
         EXECUTE query INTO got USING place, batch_size, named;
         IF got.place IS NULL AND kind = 'table' THEN
@@ -116,6 +117,7 @@ BEGIN
             got.place, total, nameless, got.place IS NULL)::jsonb;
         COMMIT;
         SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+        PERFORM @extschema@.enrichment_migration_memory();
         EXIT WHEN got.place IS NULL;
         place := got.place;
         first := false;
@@ -127,6 +129,10 @@ BEGIN
                 pg_catalog.round((done - coalesce(before, 0)) / spent);
         END IF;
     END LOOP;
+    IF run IS NOT NULL THEN
+        PERFORM @extschema@.enrichment_payload_settle();
+        COMMIT;
+    END IF;
     RAISE NOTICE '%: % rows in % s = % imported + % older than the row + % expired + % duplicate + % malformed + % unreadable + % of unknown key%',
         name, report ->> 'files', pg_catalog.round(extract(epoch FROM clock_timestamp() - began), 1), report ->> 'imported',
         report ->> 'older_than_row', report ->> 'expired', report ->> 'duplicate', report ->> 'malformed', report ->> 'unreadable',
