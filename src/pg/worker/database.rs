@@ -208,7 +208,10 @@ impl Worker {
         }
         let until = convert::clock().saturating_add(LONGEST_NAP).min(self.next_event());
         loop {
-            let left = until.saturating_sub(convert::clock()).clamp(SHORTEST_NAP, LONGEST_NAP);
+            // what is said late takes no look into the database
+            said::overdue();
+            let next = until.min(said::next().unwrap_or(Micros::MAX));
+            let left = next.saturating_sub(convert::clock()).clamp(SHORTEST_NAP, LONGEST_NAP);
             let left = Duration::from_micros(left as u64);
             let gathers = self.pool.gathers_for();
             let ended = signals::wait(gathers.map_or(left, |gathers| gathers.min(left)), Some(results));
@@ -332,7 +335,7 @@ impl Worker {
         let sweeps = discover::next_event(&self.attached.standing).map(|due| due.max(convert::clock() + SECOND));
         let retries =
             [self.steps.next_try(), self.held.next_try(), self.contested.next_try(), self.write_back.next_try()];
-        let retries = retries.into_iter().chain([self.ledgers.next_try(), self.mirror.next_event(), said::next()]);
+        let retries = retries.into_iter().chain([self.ledgers.next_try(), self.mirror.next_event()]);
         let counts = [Some(self.next_count), Some(self.lookups.next_event())];
         let planned = [self.lanes.next_event(), sweeps, self.next_cleanup_at()];
         retries.chain(planned).chain(counts).flatten().min().unwrap_or(Micros::MAX)
