@@ -87,7 +87,7 @@ fn prepare(session: &mut Session, sessions: u64, addresses: u64) -> Result<()> {
                 (SELECT jsonb_object_agg(c.service, jsonb_build_object('status', c.response_status,
                     'fetched_at', to_char(c.fetched_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'),
                     'expires_at', to_char(c.expires_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')))
-                 FROM enrichment_cache c WHERE c.cache_key = d.cache_key)))::json AS document,
+                 FROM enrichment_cache c WHERE c.service = ANY ('{{dshield,spur,urlhaus}}') AND c.cache_key = d.cache_key)))::json AS document,
                 coalesce((d.payload #>> '{{ip,count}}')::bigint, 0) > 0 AS flagged
             FROM enrichment_cache d JOIN enrichment_cache p ON p.cache_key = d.cache_key AND p.service = 'spur'
             JOIN enrichment_cache u ON u.cache_key = d.cache_key AND u.service = 'urlhaus' WHERE d.service = 'dshield';
