@@ -90,9 +90,9 @@ fn prepare(session: &mut Session, sessions: u64, addresses: u64) -> Result<()> {
                  FROM enrichment_cache c WHERE c.service = ANY ('{{dshield,spur,urlhaus}}') AND c.cache_key = d.cache_key)))::json AS document,
                 coalesce((d.payload #>> '{{ip,count}}')::bigint, 0) > 0 AS flagged
             FROM enrichment_cache d JOIN enrichment_cache p ON p.cache_key = d.cache_key AND p.service = 'spur'
-            JOIN enrichment_cache u ON u.cache_key = d.cache_key AND u.service = 'urlhaus' WHERE d.service = 'dshield';
-         VACUUM ANALYZE bench.documents"
-    ))
+            JOIN enrichment_cache u ON u.cache_key = d.cache_key AND u.service = 'urlhaus' WHERE d.service = 'dshield'"
+    ))?;
+    session.run("VACUUM ANALYZE bench.documents")
 }
 
 struct Context {

@@ -40,6 +40,15 @@ pub fn fold(source: &str, judged: Vec<Judged>, again: bool) -> Result<(), Error>
     Ok(())
 }
 
+static ANALYSE: Statement =
+    Statement { sql: "ANALYZE @extschema@.enrichment_indicator (source, raw_key, cache_key, dirty)", args: &[] };
+
+/// Tells the planner what the table holds now.
+pub fn analyse() -> Result<(), Error> {
+    spi::run(&ANALYSE, &[], Mode::Write, |_| {})?;
+    Ok(())
+}
+
 static ANSWERED: Statement = Statement {
     sql: "UPDATE @extschema@.enrichment_indicator i SET dirty = true
         FROM @extschema@.enrichment_source s

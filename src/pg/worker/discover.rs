@@ -5,6 +5,7 @@ use super::{steps::Steps, xact};
 use crate::core::error::Error;
 use crate::core::worth;
 use crate::core::Micros;
+use crate::pg::lone::Lone;
 use crate::pg::migration::adopt::{adopt, adopt_for_source};
 use crate::pg::store::arrivals::{self, Arrival};
 use crate::pg::store::indicators::{self, Judged};
@@ -16,8 +17,24 @@ use std::collections::BTreeMap;
 /// Keys taken off the list in one transaction, about.
 const BATCH: i64 = 4000;
 
+/// So many new keys are worth telling the planner of before autovacuum does.
+const MANY: usize = 4000;
+
+/// Keys taken since the planner was told of them.
+static UNTOLD: Lone<usize> = Lone::new(0);
+
 /// Turns a batch of arrivals into indicators and requests; true when there may be more.
 pub fn fold_arrivals() -> Result<bool, Error> {
+    let more = fold_batch()?;
+    // plans that were made while the table was small would read all of it for each batch that is written back
+    if !more && UNTOLD.get() >= MANY {
+        UNTOLD.set(0);
+        xact::run(c"enrichment_cache: analysing new keys", indicators::analyse)?;
+    }
+    Ok(more)
+}
+
+fn fold_batch() -> Result<bool, Error> {
     xact::run(c"enrichment_cache: taking new keys", || {
         // a full queue takes no more; the arrivals wait where they are
         let room = backlog::room()?.min(BATCH);
@@ -25,6 +42,7 @@ pub fn fold_arrivals() -> Result<bool, Error> {
         if arrivals.is_empty() {
             return Ok(false);
         }
+        UNTOLD.set(UNTOLD.get().saturating_add(arrivals.len()));
         let sources = sources::all()?.standing;
         let mut by_source: BTreeMap<(String, bool), Vec<Arrival>> = BTreeMap::new();
         for arrival in arrivals {
