@@ -91,7 +91,8 @@ fn imported(service: &Service, key: &str) -> Result<Option<Lying>, Error> {
         return Ok(None);
     }
     let digests = digests(key);
-    orphans::find(&service.name, digests.iter().map(<[u8; 32]>::as_slice).collect())
+    let found = orphans::find(&service.name, digests.iter().map(<[u8; 32]>::as_slice).collect())?;
+    Ok(found.map(|(body, fetched_at, expires_at)| Lying { body, fetched_at, expires_at }))
 }
 
 /// An entry that says what the provider said; a failure is none, and nothing newer than a file.

@@ -3,7 +3,7 @@
 use super::Batch;
 use crate::core::disk::body::Body;
 use crate::core::error::Error;
-use crate::io::disk::Lying;
+use crate::core::Micros;
 use crate::pg::convert::to_micros;
 use crate::pg::spi::{self, Arg, Mode, Statement};
 use pgrx::pg_sys::BuiltinOid::*;
@@ -44,19 +44,14 @@ static FIND: Statement = Statement {
     args: &[TEXTOID, BYTEAARRAYOID],
 };
 
-/// The newest answer under one of these digests.
-pub fn find(service: &str, digests: Vec<&[u8]>) -> Result<Option<Lying>, Error> {
+/// The newest answer under one of these digests, with its observation and its expiry.
+pub fn find(service: &str, digests: Vec<&[u8]>) -> Result<Option<(Body, Micros, Micros)>, Error> {
     let mut found = None;
     spi::run(&FIND, &[Arg::of(service), Arg::of(digests)], Mode::Read, |row| {
-        found = row.get(3).zip(row.get(4)).map(|(fetched_at, expires_at)| Lying {
-            body: Body {
-                payload: row.text(1),
-                ranges: row.get(2),
-                observed_at: None,
-                altered: row.get(5).unwrap_or(false),
-            },
-            fetched_at: to_micros(fetched_at),
-            expires_at: to_micros(expires_at),
+        found = row.get(3).zip(row.get(4)).map(|(fetched_at, expires_at)| {
+            let altered = row.get(5).unwrap_or(false);
+            let body = Body { payload: row.text(1), ranges: row.get(2), observed_at: None, altered };
+            (body, to_micros(fetched_at), to_micros(expires_at))
         });
     })?;
     Ok(found)
