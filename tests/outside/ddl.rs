@@ -124,9 +124,9 @@ fn look_ups_before_and_after_a_change_of_the_same_session_are_right() {
 #[test]
 fn a_change_in_a_transaction_that_has_looked_up_is_neither_refused_nor_missed() {
     let reads = Reads::filled("ddl_transaction");
+    // else the worker notes hits, of this session or of those that fill, in rows that the transaction writes
+    reads.run("ALTER DATABASE ddl_transaction SET enrichment_cache.track_lookups = off");
     let mut looker = Looker::new(&reads);
-    // else the worker notes hits in rows that the transaction writes
-    run(&mut looker.client, "SET enrichment_cache.track_lookups = off");
     for Change { sql, back, .. } in CHANGES.iter().filter(|change| change.in_transaction) {
         for isolation in ["READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"] {
             for end in ["ROLLBACK", "ROLLBACK TO SAVEPOINT before; COMMIT", "RELEASE SAVEPOINT before; COMMIT"] {

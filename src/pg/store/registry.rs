@@ -56,19 +56,40 @@ pub fn announce_change(relation: pg_sys::Oid) {
     unsafe { pg_sys::CacheInvalidateRelcacheByRelid(relation) };
 }
 
-static ALL: Statement = Statement {
-    sql: "SELECT name, enabled, key_kind, method, url,
+macro_rules! all_sql {
+    ($orphans:literal) => {
+        concat!(
+            "SELECT name, enabled, key_kind, method, url,
             (SELECT pg_catalog.array_agg(h.key ORDER BY h.key) FROM pg_catalog.jsonb_each_text(headers) h),
             (SELECT pg_catalog.array_agg(h.value ORDER BY h.key) FROM pg_catalog.jsonb_each_text(headers) h),
             body, secret_name, secret_required, response_format,
             (EXTRACT(epoch FROM ttl) OPERATOR(pg_catalog.*) 1000000)::int8,
             (EXTRACT(epoch FROM not_found_ttl) OPERATOR(pg_catalog.*) 1000000)::int8,
             (EXTRACT(epoch FROM stale_ttl) OPERATOR(pg_catalog.*) 1000000)::int8,
-            limits::text, max_in_flight, timeout_ms, max_bytes, rules::text, tableoid,
-            EXISTS (SELECT FROM @extschema@.enrichment_orphan o WHERE o.service OPERATOR(pg_catalog.=) s.name)
-        FROM @extschema@.enrichment_service s",
+            limits::text, max_in_flight, timeout_ms, max_bytes, rules::text, tableoid, ",
+            $orphans,
+            " FROM @extschema@.enrichment_service s"
+        )
+    };
+}
+
+static ALL: Statement = Statement {
+    sql: all_sql!("EXISTS (SELECT FROM @extschema@.enrichment_orphan o WHERE o.service OPERATOR(pg_catalog.=) s.name)"),
     args: &[],
 };
+/// For a worker, which answers no look-ups: it reads the registry all the time, and with a second table it would often hold one
+/// and wait for the other while somebody drops the extension.
+static ALL_FOR_WORKER: Statement = Statement { sql: all_sql!("false"), args: &[] };
+
+/// The start of the transaction in which `ORPHANED` was read.
+static ORPHANED_AT: Lone<i64> = Lone::new(0);
+
+static IN_WORKER: Lone<bool> = Lone::new(false);
+
+/// This process is a worker.
+pub fn in_worker() {
+    IN_WORKER.set(true);
+}
 
 /// Looks into the registry as it stands, read again first if it may have changed.
 fn with_all<T>(look: impl FnOnce(&BTreeMap<String, Arc<Service>>) -> T) -> Result<T, Error> {
@@ -93,12 +114,18 @@ fn with_all<T>(look: impl FnOnce(&BTreeMap<String, Arc<Service>>) -> T) -> Resul
             services.insert(service.name.clone(), Arc::new(service));
         }
     };
-    spi::with_latest_snapshot(|| spi::run(&ALL, &[], Mode::Read, each))?;
+    let all = if IN_WORKER.get() { &ALL_FOR_WORKER } else { &ALL };
+    spi::with_latest_snapshot(|| spi::run(all, &[], Mode::Read, each))?;
     let value = look(&services);
     // an empty registry names no relation whose change could be heard of
     if !services.is_empty() {
         DATED.with(|dated| dated.set(parallel));
-        ORPHANED.with(|known| *known.borrow_mut() = orphaned);
+        // within one transaction only more: its snapshot may still see what others have taken over meanwhile
+        let now = crate::pg::lone::transaction_start();
+        ORPHANED.with(|known| match ORPHANED_AT.replace(now) == now {
+            true => known.borrow_mut().extend(orphaned),
+            false => *known.borrow_mut() = orphaned,
+        });
         SERVICES.with(|cache| *cache.borrow_mut() = Some(services));
     }
     Ok(value)

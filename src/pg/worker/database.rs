@@ -42,6 +42,7 @@ pub extern "C-unwind" fn enrichment_worker_main(database: pg_sys::Datum) {
     }
     BackgroundWorker::connect_worker_to_spi_by_oid(Some(pg_sys::Oid::from(oid)), None);
     signals::configure_session();
+    store::registry::in_worker();
     let seen = changes(oid);
     match installed() {
         Err(error) => report(oid, State::Failed, convert::clock() + 10 * SECOND, &error.to_string()),
