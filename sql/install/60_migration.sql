@@ -153,6 +153,16 @@ CREATE FUNCTION enrichment_payload_settle() RETURNS void LANGUAGE sql SECURITY D
     WHERE i.indrelid = '@extschema@.enrichment_cache'::regclass AND i.indisvalid;
 $$;
 
+-- The arguments that the procedures share.
+CREATE FUNCTION enrichment_migration_given(dry_run boolean, keep_expired boolean, batch_size int) RETURNS void LANGUAGE plpgsql
+SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF dry_run IS NULL OR keep_expired IS NULL OR batch_size IS NULL THEN
+        RAISE EXCEPTION 'dry_run, keep_expired and batch_size must not be null' USING ERRCODE = '22023',
+            HINT = 'Leave an argument out for its default.';
+    END IF;
+END $$;
+
 CREATE PROCEDURE enrich_migrate_disk(
     directory     text,
     dry_run       boolean DEFAULT false,
@@ -171,10 +181,7 @@ DECLARE
     bytes numeric;
     spent numeric;
 BEGIN
-    IF dry_run IS NULL OR keep_expired IS NULL OR batch_size IS NULL THEN
-        RAISE EXCEPTION 'dry_run, keep_expired and batch_size must not be null' USING ERRCODE = '22023',
-            HINT = 'Leave an argument out for its default.';
-    END IF;
+    PERFORM @extschema@.enrichment_migration_given(dry_run, keep_expired, batch_size);
     IF dry_run THEN
         PERFORM @extschema@.enrichment_migration_check('disk', directory, services, batch_size);
     ELSE
@@ -257,6 +264,8 @@ BEGIN
         SELECT x.ctid FROM @extschema@.enrichment_orphan x WHERE x.migration = run LIMIT most));
     GET DIAGNOSTICS gone = ROW_COUNT;
     IF gone = 0 THEN
+        -- sessions need not look for what the run had kept under digests any more
+        PERFORM @extschema@.enrich_registry_changed('@extschema@.enrichment_service'::regclass);
         UPDATE @extschema@.enrichment_migration m SET state = 'rolled_back', finished_at = clock_timestamp(), position = NULL WHERE m.id = run;
     END IF;
     RETURN gone;
@@ -282,7 +291,7 @@ SELECT 'admin', 'EXECUTE', o FROM pg_catalog.unnest(ARRAY[
     'enrichment_migration_verify_disk(bigint)', 'enrichment_migration_check(text, text, text[], integer)',
     'enrichment_migration_begin(text, text, text[], integer, boolean)',
     'enrichment_migration_step(bigint, text, text[], integer, boolean)', 'enrichment_migration_undo(bigint, integer)',
-    'enrichment_migration_memory()', 'enrichment_payload_settle()']) AS o;
+    'enrichment_migration_given(boolean, boolean, integer)', 'enrichment_migration_memory()', 'enrichment_payload_settle()']) AS o;
 INSERT INTO @extschema@.enrichment_privilege (level, action, object)
 SELECT 'admin', 'SELECT', o FROM pg_catalog.unnest(ARRAY[
     'enrichment_migration', 'enrichment_migration_problem', 'enrichment_migration_progress']) AS o;
@@ -370,6 +379,7 @@ COMMENT ON FUNCTION @extschema@.enrichment_migration_begin(text, text, text[], i
     'Part of the imports: begins a run or takes up an interrupted one; returns its number.';
 COMMENT ON FUNCTION @extschema@.enrichment_migration_step(bigint, text, text[], integer, boolean) IS
     'Part of enrich_migrate_disk: takes the next files of a run; without a number only tries.';
+COMMENT ON FUNCTION @extschema@.enrichment_migration_given(boolean, boolean, integer) IS 'Of the procedures that import: refuses NULL where a default is meant.';
 COMMENT ON FUNCTION @extschema@.enrichment_migration_memory() IS 'Of the procedures that import: lets the index of payloads take in 64 MB at a time, for the transaction under way.';
 COMMENT ON FUNCTION @extschema@.enrichment_payload_settle() IS 'Of the procedures that import: has the index of payloads take in what waits to be.';
 COMMENT ON FUNCTION @extschema@.enrichment_migration_undo(bigint, integer) IS

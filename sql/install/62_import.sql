@@ -84,10 +84,7 @@ DECLARE
     spent    numeric;
     got      record;
 BEGIN
-    IF dry_run IS NULL OR keep_expired IS NULL OR batch_size IS NULL THEN
-        RAISE EXCEPTION 'dry_run, keep_expired and batch_size must not be null' USING ERRCODE = '22023',
-            HINT = 'Leave an argument out for its default.';
-    END IF;
+    PERFORM @extschema@.enrichment_migration_given(dry_run, keep_expired, batch_size);
     query := @extschema@.enrichment_migration_query(kind, source);
     origin := (SELECT pg_catalog.format('%I.%I', n.nspname, c.relname) FROM pg_catalog.pg_class c
         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = source);

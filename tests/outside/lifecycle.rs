@@ -186,6 +186,35 @@ fn an_idle_worker_runs_no_statements() {
     assert_eq!(still, since, "it has not even woken");
 }
 
+/// Of three failures of one kind one is logged, the number of the others a minute later.
+#[test]
+fn a_log_line_that_is_due_wakes_nobody() {
+    let base = own("hushed");
+    for (name, value) in [("enrichment_cache.stats_interval", "1 d"), ("enrichment_cache.cleanup_interval", "0")] {
+        base.cluster.set(name, value);
+    }
+    base.sandbox.fault(json!({"service": "hibp", "kind": "status", "status": 500}));
+    request(&base, 3);
+    base.wait_for("SELECT count(*) FROM enrichment_queue WHERE attempts = 1", 3i64);
+    // nothing is left to be tried again
+    base.run("DELETE FROM enrichment_queue; SELECT enrich_wake()");
+    let_the_worker_look(&base);
+    let mut client = base.cluster.client("postgres");
+    let left =
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = 'hushed' AND backend_type <> 'enrichment_cache worker'";
+    wait_until("our own sessions to leave", SOON, || same(ask::<i64>(&mut client, left)?, &0));
+    let transactions = TRANSACTIONS.replace("rested", "hushed");
+    let before: i64 = one(&mut client, &transactions);
+    assert!(!base.cluster.log().contains("more of these"), "it is not due yet");
+    wait_until("the line that is due after a minute", Duration::from_secs(90), || {
+        match base.cluster.log().contains("(2 more of these since the last such line)") {
+            true => Ok(Some(())),
+            false => Err("no such line".to_string()),
+        }
+    });
+    assert_eq!(one::<i64>(&mut client, &transactions), before);
+}
+
 #[test]
 fn private_addresses_are_refused_unless_they_are_allowed() {
     let base = own("guarded");

@@ -10,6 +10,14 @@ fn base(name: &'static str) -> Base {
     Base::in_cluster(&Arc::new(own_cluster(name)), name, &["--limits", "none"])
 }
 
+/// With room for so many sessions.
+fn crowd(name: &'static str, connections: &str) -> Base {
+    let cluster =
+        Cluster::builder(name).preload(true).setting("autovacuum", "off").setting("max_connections", connections);
+    let cluster = cluster.start().unwrap_or_else(|why| panic!("{why}"));
+    Base::in_cluster(&Arc::new(cluster), name, &["--limits", "none"])
+}
+
 #[test]
 fn of_a_hundred_thousand_requests_none_is_lost_when_one_call_in_twenty_fails() {
     let base = base("misfortune");
@@ -72,13 +80,7 @@ fn the_worker_holds_no_snapshot_while_a_provider_takes_five_seconds() {
 
 #[test]
 fn two_hundred_sessions_that_miss_one_key_cause_one_call() {
-    let cluster = Cluster::builder("crowd")
-        .preload(true)
-        .setting("autovacuum", "off")
-        .setting("max_connections", "240")
-        .start()
-        .unwrap_or_else(|why| panic!("{why}"));
-    let base = Base::in_cluster(&Arc::new(cluster), "crowd", &["--limits", "none"]);
+    let base = crowd("crowd", "240");
     let key = &base.known("dshield", 1)[0];
     let mut clients: Vec<_> = (0..200).map(|_| base.client()).collect();
     // no answer before all of them wait
@@ -96,13 +98,7 @@ fn two_hundred_sessions_that_miss_one_key_cause_one_call() {
 #[test]
 fn the_session_that_finds_no_place_to_wait_in_is_told_so_and_the_places_come_back() {
     const PLACES: usize = 512;
-    let cluster = Cluster::builder("places")
-        .preload(true)
-        .setting("autovacuum", "off")
-        .setting("max_connections", "540")
-        .start()
-        .unwrap_or_else(|why| panic!("{why}"));
-    let base = Base::in_cluster(&Arc::new(cluster), "places", &["--limits", "none"]);
+    let base = crowd("places", "540");
     base.sandbox.fault(json!({"service": "dshield", "kind": "hang"}));
     let mut other = base.client();
     let clients: Vec<_> = (0..PLACES).map(|_| base.client()).collect();

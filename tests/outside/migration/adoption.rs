@@ -1,6 +1,6 @@
 //! Answers under the digest of a key that nobody had named (failure 14 of the older programs).
 
-use super::tree::{by_digest, database, parts, report, Tree};
+use super::tree::{by_digest, cached, database, parts, report, Tree};
 use crate::support::{one, run, wait_served, SOON};
 use testbed::wait_until;
 
@@ -82,6 +82,49 @@ fn a_key_that_is_read_has_the_answer_at_once_and_the_worker_takes_it_over() {
     sure(&mut before);
     let rows = "SELECT count(*) FROM enrichment_cache c JOIN enrichment_migration_row r ON r.cache_id = c.id WHERE service = 'urlhaus'";
     assert_eq!(one::<i64>(&mut client, rows), 10, "they belong to the run");
+}
+
+#[test]
+fn of_an_adopted_and_a_stored_answer_the_newer_one_stays_and_the_way_back_restores_the_other() {
+    let (_cluster, mut client, _tree) = unknown("newer_stays");
+    run(&mut client, "UPDATE enrichment_service SET enabled = true; SELECT enrich_set_secret('urlhaus', 'x')");
+    // observed before the file, which is five hours old, and after it
+    run(
+        &mut client,
+        r#"SELECT enrich_store('urlhaus', '8.8.8.1', '{"tags":"before"}', fetched_at => now() - interval '9 hours');
+        SELECT enrich_store('urlhaus', '8.8.8.2', '{"tags":"after"}', fetched_at => now() - interval '1 hour');
+        UPDATE enrichment_cache SET etag = '"x"', altered = true"#,
+    );
+    let before = cached(&mut client);
+    assert_eq!(one::<i64>(&mut client, "SELECT enrich_request_many('urlhaus', '{8.8.8.1,8.8.8.2,8.8.8.3}')"), 0);
+    let all = "SELECT string_agg(concat_ws(' ', payload ->> 'tags', etag, altered), ', ' ORDER BY cache_key) FROM enrichment_cache";
+    assert_eq!(one::<String>(&mut client, all), "of 8.8.8.1 f, after \"x\" t, of 8.8.8.3 f");
+    run(&mut client, "CALL enrich_migration_rollback(1)");
+    assert_eq!(cached(&mut client), before);
+    assert_eq!(one::<i64>(&mut client, "SELECT count(*) FROM enrichment_history"), 0);
+}
+
+#[test]
+fn a_miss_looks_for_imported_answers_only_while_the_service_has_some() {
+    let (cluster, mut client, tree) = unknown("looks_only_while");
+    run(&mut client, "UPDATE enrichment_service SET enabled = true; SELECT enrich_set_secret('urlhaus', 'x')");
+    let looks = |service: &str| -> i64 {
+        let mut session = cluster.client("looks_only_while");
+        run(&mut session, &format!("BEGIN; SELECT enrich_get('{service}', '8.8.7.7')"));
+        // reading the registry asks once for each service, in the same transaction
+        let scans =
+            "SELECT (seq_scan + idx_scan)::bigint FROM pg_stat_xact_user_tables WHERE relname = 'enrichment_orphan'";
+        let first: i64 = one(&mut session, scans);
+        run(&mut session, &format!("SELECT enrich_get('{service}', '8.8.7.8')"));
+        one::<i64>(&mut session, scans) - first
+    };
+    assert_eq!((looks("urlhaus"), looks("spur")), (1, 0));
+    run(&mut client, "CALL enrich_migration_rollback(1)");
+    assert_eq!(looks("urlhaus"), 0, "the run was taken back");
+    report(&mut client, &tree.import(""));
+    assert_eq!(looks("urlhaus"), 1, "and made again");
+    run(&mut client, "SELECT enrich_request_many('urlhaus', '{8.8.8.1,8.8.8.2,8.8.8.3}')");
+    assert_eq!(looks("urlhaus"), 0, "all are taken over");
 }
 
 #[test]

@@ -169,3 +169,29 @@ fn only_the_services_asked_for_are_read() {
         one(&mut client, "SELECT count(*) FROM enrichment_cache WHERE service NOT IN ('hibp', 'virustotal')");
     assert_eq!(others, 0);
 }
+
+#[test]
+fn an_import_leaves_nothing_for_the_next_search_by_payload_to_take_in_and_no_setting_behind() {
+    let (_cluster, mut client) = database("settled");
+    run(&mut client, "CREATE EXTENSION pgstattuple; SET work_mem = '5MB'");
+    let tree = Tree::new();
+    for n in 1..=30 {
+        tree.dshield(&format!("8.8.8.{n}"), n, 1);
+    }
+    let pending = "SELECT pending_tuples FROM pgstatginindex('enrichment_cache_payload')";
+    let settings = "SELECT current_setting('work_mem') || ' ' || current_setting('gin_pending_list_limit')";
+    for call in [tree.import(", batch_size => 10"), "CALL enrich_migrate_table('older', batch_size => 10)".to_string()]
+    {
+        run(
+            &mut client,
+            "DROP TABLE IF EXISTS older; CREATE TABLE older (service text, cache_key text, cache_value jsonb, created_at timestamptz);
+            INSERT INTO older SELECT 'dshield', '8.8.9.' || n, format('{\"ip\":{\"number\":\"%s\",\"count\":1}}', n)::jsonb, now()
+                FROM generate_series(1, 30) n;
+            SELECT enrich_store('dshield', '8.8.7.1', '{\"ip\": {\"number\": \"x\"}}')",
+        );
+        assert!(one::<i64>(&mut client, pending) > 0, "a store leaves it to others");
+        assert_eq!(parts(&report(&mut client, &call)), "files 30, imported 30", "{call}");
+        assert_eq!(one::<i64>(&mut client, pending), 0, "{call}");
+        assert_eq!(one::<String>(&mut client, settings), "5MB 4MB", "{call}");
+    }
+}

@@ -3,7 +3,7 @@
 use crate::sources_support::{
     insert_sessions, make_sessions, sweeping_cluster, wait_filled, wait_quiet, ATTACH_SESSIONS,
 };
-use crate::support::{run, Base};
+use crate::support::{address, run, Base};
 use std::io::Write;
 
 const ATTACH: &str = "SELECT enrich_attach('session_summaries', 'source_ip', '{dshield}', 'enrichment')";
@@ -100,4 +100,16 @@ fn a_column_emptied_by_a_loader_is_filled_again() {
         true,
     );
     assert_eq!(base.asked("dshield"), 3);
+}
+
+/// Without it, and until autovacuum comes by, a batch of rows to be written would read all keys there are.
+#[test]
+fn the_planner_is_told_of_many_new_keys() {
+    let base = Base::new("sources", "told");
+    base.run("UPDATE enrichment_service SET enabled = false");
+    let addresses: Vec<String> = (1..=5000).map(address).collect();
+    make_sessions(&base, "jsonb", &addresses);
+    base.run(ATTACH);
+    base.wait_for("SELECT count(*) FROM enrichment_indicator", 5000i64);
+    base.wait_for("SELECT reltuples >= 4000 FROM pg_class WHERE oid = 'enrichment_indicator'::regclass", true);
 }

@@ -174,20 +174,34 @@ const BATCH_ARGS: &[pgrx::pg_sys::BuiltinOid] = &[
     INT8OID,
 ];
 
+/// The columns of a batch as rows `u`: keys of this type, payload, ranges, fetched_at, expires_at, altered.
+macro_rules! batch_sql {
+    ($keys:literal) => {
+        concat!(
+            "(SELECT unnest($2::",
+            $keys,
+            ") AS k, unnest($3::text[]::jsonb[]) AS p, unnest($4::bytea[]) AS r, unnest($5::timestamptz[]) AS f,
+                unnest($6::timestamptz[]) AS e, unnest($7::boolean[]) AS a) u"
+        )
+    };
+}
+use batch_sql;
+
 // A row that is there is locked, in its turn, and left as it is: what becomes of it is decided next.
 static INSERT: Statement = Statement {
-    sql: "WITH new AS (
+    sql: concat!(
+        "WITH new AS (
             INSERT INTO @extschema@.enrichment_cache AS c
                 (service, cache_key, payload, ranges, response_status, fetched_at, expires_at, altered)
-            SELECT $1, u.k, u.p, u.r, CASE WHEN u.p IS NULL THEN 'not_found' ELSE 'success' END, u.f, u.e, u.a FROM (
-                SELECT unnest($2::text[]) AS k, unnest($3::text[]::jsonb[]) AS p, unnest($4::bytea[]) AS r,
-                    unnest($5::timestamptz[]) AS f, unnest($6::timestamptz[]) AS e, unnest($7::boolean[]) AS a) u
-            ON CONFLICT (service, cache_key) DO UPDATE SET version = c.version WHERE false
+            SELECT $1, u.k, u.p, u.r, CASE WHEN u.p IS NULL THEN 'not_found' ELSE 'success' END, u.f, u.e, u.a FROM ",
+        batch_sql!("text[]"),
+        " ON CONFLICT (service, cache_key) DO UPDATE SET version = c.version WHERE false
             RETURNING c.id, c.cache_key, c.fetched_at),
         brought AS (
             INSERT INTO @extschema@.enrichment_migration_row (migration, cache_id, fetched_at)
             SELECT $8, n.id, n.fetched_at FROM new n)
-        SELECT n.cache_key FROM new n",
+        SELECT n.cache_key FROM new n"
+    ),
     args: BATCH_ARGS,
 };
 
@@ -244,13 +258,15 @@ static KEEP_OLD: Statement = Statement {
 };
 
 static REPLACE: Statement = Statement {
-    sql: "UPDATE @extschema@.enrichment_cache c SET payload = u.p, ranges = u.r, fetched_at = u.f, expires_at = u.e,
+    sql: concat!(
+        "UPDATE @extschema@.enrichment_cache c SET payload = u.p, ranges = u.r, fetched_at = u.f, expires_at = u.e,
             response_status = CASE WHEN u.p IS NULL THEN 'not_found' ELSE 'success' END,
             api_response_code = NULL, api_latency_ms = NULL, error_message = NULL, altered = u.a, etag = NULL,
             last_modified = NULL, version = c.version + 1
-        FROM (SELECT unnest($2::text[]) AS k, unnest($3::text[]::jsonb[]) AS p, unnest($4::bytea[]) AS r,
-                unnest($5::timestamptz[]) AS f, unnest($6::timestamptz[]) AS e, unnest($7::boolean[]) AS a) u
-        WHERE c.service = $1 AND c.cache_key = u.k",
+        FROM ",
+        batch_sql!("text[]"),
+        " WHERE c.service = $1 AND c.cache_key = u.k"
+    ),
     args: &[TEXTOID, TEXTARRAYOID, TEXTARRAYOID, BYTEAARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID, BOOLARRAYOID],
 };
 

@@ -1,6 +1,6 @@
 //! Statements on `enrichment_orphan`: imported answers under the digests of keys that nobody has named yet.
 
-use super::Batch;
+use super::{batch_sql, Batch};
 use crate::core::disk::body::Body;
 use crate::core::error::Error;
 use crate::core::Micros;
@@ -9,15 +9,16 @@ use crate::pg::spi::{self, Arg, Mode, Statement};
 use pgrx::pg_sys::BuiltinOid::*;
 
 static KEEP_ORPHANS: Statement = Statement {
-    sql: "INSERT INTO @extschema@.enrichment_orphan AS o
+    sql: concat!(
+        "INSERT INTO @extschema@.enrichment_orphan AS o
             (service, digest, migration, payload, ranges, response_status, fetched_at, expires_at, altered)
-        SELECT $1, u.d, $8, u.p, u.r, CASE WHEN u.p IS NULL THEN 'not_found' ELSE 'success' END, u.f, u.e, u.a FROM (
-            SELECT unnest($2::bytea[]) AS d, unnest($3::text[]::jsonb[]) AS p, unnest($4::bytea[]) AS r,
-                unnest($5::timestamptz[]) AS f, unnest($6::timestamptz[]) AS e, unnest($7::boolean[]) AS a) u
-        ON CONFLICT (service, digest, migration) DO UPDATE SET payload = EXCLUDED.payload, ranges = EXCLUDED.ranges,
+        SELECT $1, u.k, $8, u.p, u.r, CASE WHEN u.p IS NULL THEN 'not_found' ELSE 'success' END, u.f, u.e, u.a FROM ",
+        batch_sql!("bytea[]"),
+        " ON CONFLICT (service, digest, migration) DO UPDATE SET payload = EXCLUDED.payload, ranges = EXCLUDED.ranges,
             response_status = EXCLUDED.response_status, fetched_at = EXCLUDED.fetched_at, expires_at = EXCLUDED.expires_at,
             altered = EXCLUDED.altered
-        WHERE EXCLUDED.fetched_at > o.fetched_at",
+        WHERE EXCLUDED.fetched_at > o.fetched_at"
+    ),
     args: &[
         TEXTOID,
         BYTEAARRAYOID,
@@ -67,26 +68,38 @@ pub fn any_orphan(service: &str) -> Result<bool, Error> {
     Ok(any)
 }
 
-// An answer that the cache has from elsewhere came later, for the key was not known when the file was imported.
+// The newer answer stays: what the cache has may have been observed before the file, though it was stored after the import.
+// What gives way is kept for the way back, as the import of a file whose key is known does it.
 static ADOPT: Statement = Statement {
     sql: "WITH taken AS (
             DELETE FROM @extschema@.enrichment_orphan o USING unnest($2::text[], $3::bytea[]) AS u (k, d)
             WHERE o.service = $1 AND o.digest = u.d
             RETURNING u.k, o.migration, o.payload, o.ranges, o.response_status, o.fetched_at, o.expires_at, o.altered),
         newest AS (SELECT DISTINCT ON (t.k) t.* FROM taken t ORDER BY t.k, t.fetched_at DESC),
+        old AS MATERIALIZED (
+            SELECT c.* FROM @extschema@.enrichment_cache c JOIN newest n ON c.service = $1 AND c.cache_key = n.k
+            ORDER BY c.cache_key FOR UPDATE OF c),
         stored AS (
             INSERT INTO @extschema@.enrichment_cache AS c
                 (service, cache_key, payload, ranges, response_status, fetched_at, expires_at, altered)
-            SELECT $1, n.k, n.payload, n.ranges, n.response_status, n.fetched_at, n.expires_at, n.altered FROM newest n ORDER BY n.k
+            SELECT $1, n.k, n.payload, n.ranges, n.response_status, n.fetched_at, n.expires_at, n.altered
+            FROM newest n LEFT JOIN old o ON o.cache_key = n.k
+            WHERE o.id IS NULL OR o.response_status NOT IN ('success', 'not_found') OR n.fetched_at > o.fetched_at
+            ORDER BY n.k
             ON CONFLICT (service, cache_key) DO UPDATE SET payload = EXCLUDED.payload, ranges = EXCLUDED.ranges,
                 response_status = EXCLUDED.response_status, fetched_at = EXCLUDED.fetched_at,
                 expires_at = EXCLUDED.expires_at, api_response_code = NULL, api_latency_ms = NULL, error_message = NULL,
                 altered = EXCLUDED.altered, etag = NULL, last_modified = NULL, version = c.version + 1
-            WHERE c.response_status NOT IN ('success', 'not_found')
+            WHERE c.response_status NOT IN ('success', 'not_found') OR EXCLUDED.fetched_at > c.fetched_at
             RETURNING c.id, c.cache_key, c.fetched_at, c.expires_at),
         brought AS (
-            INSERT INTO @extschema@.enrichment_migration_row (migration, cache_id, fetched_at)
-            SELECT n.migration, s.id, s.fetched_at FROM stored s JOIN newest n ON n.k = s.cache_key
+            INSERT INTO @extschema@.enrichment_migration_row (migration, cache_id, fetched_at, replaced, old_version, old_payload,
+                old_ranges, old_status, old_fetched_at, old_expires_at, old_code, old_latency_ms, old_error, old_altered, old_etag,
+                old_last_modified)
+            SELECT n.migration, s.id, s.fetched_at, o.id IS NOT NULL, o.version, o.payload, o.ranges, o.response_status,
+                o.fetched_at, o.expires_at, o.api_response_code, o.api_latency_ms, o.error_message, o.altered, o.etag,
+                o.last_modified
+            FROM stored s JOIN newest n ON n.k = s.cache_key LEFT JOIN old o ON o.id = s.id
             ON CONFLICT (migration, cache_id) DO UPDATE SET fetched_at = EXCLUDED.fetched_at)
         SELECT s.cache_key, s.expires_at > pg_catalog.now() FROM stored s",
     args: &[TEXTOID, TEXTARRAYOID, BYTEAARRAYOID],
