@@ -107,6 +107,46 @@ fn drop_and_create_extension_in_one_transaction_is_one_served_extension() {
     answers(&base.cluster, &base.sandbox, "swap", "public", "0DDDD");
 }
 
+/// It holds one table and waits for another, which the session holds that then wants the first.
+#[test]
+fn a_session_and_the_worker_that_wait_for_each_other_are_no_deadlock_for_the_session() {
+    let cluster = Arc::new(own_cluster("yielding"));
+    cluster.set("enrichment_cache.stats_interval", "1");
+    let base = Base::in_cluster(&cluster, "yielding", &["--limits", "none"]);
+    let (mut session, mut watching) = (base.client(), base.client());
+    let holds = format!(
+        "SELECT coalesce(bool_or(NOT granted AND relation = 'enrichment_queue'::regclass), false)
+            AND coalesce(bool_or(granted AND relation = 'enrichment_attempt_stats'::regclass), false)
+         FROM pg_locks WHERE pid = {}",
+        base.worker()
+    );
+    run(&mut session, "BEGIN; LOCK TABLE enrichment_queue");
+    wait_until("the worker to wait", SOON, || same(ask::<bool>(&mut watching, &holds)?, &true));
+    run(&mut session, "LOCK TABLE enrichment_attempt_stats; COMMIT");
+    answers(&base.cluster, &base.sandbox, "yielding", "public", "0EEEE");
+}
+
+/// The look-up waits for the new registry with a snapshot from before there was one.
+#[test]
+fn a_look_up_that_meets_the_extension_being_made_anew_finds_the_new_registry() {
+    let base = base("anew");
+    let (mut making, mut watching) = (base.client(), base.client());
+    for round in 0..3 {
+        let mut looking = base.client();
+        let pid: i32 = one(&mut looking, "SELECT pg_backend_pid()");
+        run(&mut making, "BEGIN; DROP EXTENSION enrichment_cache; CREATE EXTENSION enrichment_cache");
+        let found = std::thread::scope(|threads| {
+            let look = threads.spawn(|| looking.simple_query("SELECT enrich_get('dshield', '8.8.8.8')"));
+            let waits =
+                format!("SELECT wait_event_type IS NOT DISTINCT FROM 'Lock' FROM pg_stat_activity WHERE pid = {pid}");
+            wait_until("the look-up to wait", SOON, || same(ask::<bool>(&mut watching, &waits)?, &true));
+            run(&mut making, "COMMIT");
+            look.join().expect("a session")
+        });
+        assert!(found.is_ok(), "round {round}: {}", support::said(&found.expect_err("an error")));
+    }
+}
+
 #[test]
 fn a_database_is_dropped_while_its_worker_is_busy() {
     for (name, command) in [("dropped", "DROP DATABASE dropped"), ("forced", "DROP DATABASE forced WITH (FORCE)")] {

@@ -115,7 +115,12 @@ fn with_all<T>(look: impl FnOnce(&BTreeMap<String, Arc<Service>>) -> T) -> Resul
         }
     };
     let all = if IN_WORKER.get() { &ALL_FOR_WORKER } else { &ALL };
-    spi::with_latest_snapshot(|| spi::run(all, &[], Mode::Read, each))?;
+    let mut each = each;
+    spi::with_latest_snapshot(|| spi::run(all, &[], Mode::Read, &mut each))?;
+    // it may have waited for an extension that was just made, with a snapshot from before there was one
+    if RELATION.with(Cell::get) == pg_sys::InvalidOid {
+        spi::with_latest_snapshot(|| spi::run(all, &[], Mode::Read, &mut each))?;
+    }
     let value = look(&services);
     // an empty registry names no relation whose change could be heard of
     if !services.is_empty() {

@@ -1,6 +1,8 @@
 //! Signals of a worker, its waiting, and its session's settings.
 
 use pgrx::prelude::*;
+use core::ffi::CStr;
+use std::ffi::CString;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -119,17 +121,22 @@ fn answer_the_server() {
 
 /// Settings of a worker's session, whatever the database or its roles are configured to.
 pub fn configure_session() {
-    const SETTINGS: [(&core::ffi::CStr, &core::ffi::CStr); 7] = [
+    // of a session and this worker that wait for each other, the worker gives way: its waits end before the session's
+    // deadlock_timeout
+    // SAFETY: reads a setting of this process, in milliseconds.
+    let patience = unsafe { pg_sys::DeadlockTimeout } / 2;
+    let patience = CString::new(patience.clamp(1, 3000).to_string()).unwrap_or_default();
+    let settings: [(&CStr, &CStr); 7] = [
         (c"search_path", c"pg_catalog, pg_temp"),
         (c"TimeZone", c"UTC"),
         (c"DateStyle", c"ISO"),
-        (c"lock_timeout", c"3s"),
+        (c"lock_timeout", &patience),
         (c"default_transaction_isolation", c"read committed"),
         (c"default_transaction_read_only", c"off"),
         (c"default_transaction_deferrable", c"off"),
     ];
-    for (name, value) in SETTINGS {
-        // SAFETY: C strings of this program.
+    for (name, value) in settings {
+        // SAFETY: C strings that live until it returns, which copies them.
         unsafe {
             pg_sys::SetConfigOption(
                 name.as_ptr(),
