@@ -3,7 +3,9 @@
 #[pgrx::pg_schema]
 mod tests {
     use crate::core::json_text::{corpus, make_safe};
+    use crate::core::jsonb;
     use crate::in_database::ask::{holds, refused, run, text};
+    use crate::pg::ranges;
     use pgrx::prelude::*;
 
     /// Casts texts to `jsonb` and back, in one statement.
@@ -20,6 +22,21 @@ mod tests {
         for some in safe.chunks(500) {
             assert_eq!(cast(some.to_vec()), some.len() as i64);
         }
+    }
+
+    #[pg_test]
+    fn json_text_what_is_built_beside_the_session_is_what_jsonb_in_makes() {
+        let bodies = corpus::kept().into_iter().chain((0..8000).map(corpus::made));
+        let (mut built, mut left) = (0, 0);
+        for text in bodies.filter_map(|body| make_safe(&body).ok()).map(|safe| safe.text) {
+            let Some(bytes) = jsonb::build(&text) else {
+                left += 1;
+                continue;
+            };
+            built += 1;
+            ranges::with_bytes(ranges::jsonb(&text), |own| assert!(own == bytes, "{text}"));
+        }
+        assert!(built > 2 * left, "{built} were built, {left} left to the server");
     }
 
     #[pg_test]

@@ -17,7 +17,7 @@ mod json;
 mod lone;
 mod migration;
 mod probe;
-mod ranges;
+pub mod ranges;
 mod room;
 mod rows;
 mod schema;

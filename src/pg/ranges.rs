@@ -31,7 +31,7 @@ pub fn pack(service: &Service, payload: RawJsonb) -> (RawJsonb, Option<Vec<u8>>)
         return (payload, None);
     }
     match with_bytes(payload.0, hibp::pack_jsonb) {
-        Some(packed) => (RawJsonb(jsonb(hibp::summary(&packed))), Some(packed)),
+        Some(packed) => (RawJsonb(jsonb(&hibp::summary(&packed))), Some(packed)),
         None => (payload, None),
     }
 }
@@ -43,7 +43,7 @@ pub fn expand(ranges: Datum) -> Datum {
             let (value, object) = new_value(size);
             hibp::write_jsonb(packed, object).map(|()| value)
         });
-        written.unwrap_or_else(|| jsonb(hibp::to_json(packed)))
+        written.unwrap_or_else(|| jsonb(&hibp::to_json(packed)))
     })
 }
 
@@ -57,6 +57,13 @@ fn new_value(size: usize) -> (Datum, &'static mut [u8]) {
         let bytes = std::slice::from_raw_parts_mut(value.cast::<u8>().add(pg_sys::VARHDRSZ), size);
         (Datum::from(value), bytes)
     }
+}
+
+/// A `jsonb` of bytes that [`crate::core::jsonb::build`] made, in the current memory context.
+pub fn built(bytes: &[u8]) -> Datum {
+    let (value, place) = new_value(bytes.len());
+    place.copy_from_slice(bytes);
+    value
 }
 
 /// How often a suffix was seen. Of a value that stands out of line only the part is read where the suffix should be.
@@ -91,7 +98,8 @@ fn length_out_of_line(value: Datum) -> Option<usize> {
     }
 }
 
-fn with_bytes<T>(value: Datum, work: impl FnOnce(&[u8]) -> T) -> T {
+/// Works on the bytes of a value, without the length in front of them.
+pub fn with_bytes<T>(value: Datum, work: impl FnOnce(&[u8]) -> T) -> T {
     // SAFETY: a varlena, whole after detoasting; the bytes are not used after the copy, if there is one, is freed.
     unsafe {
         let pointer: *mut pg_sys::varlena = value.cast_mut_ptr();
@@ -105,8 +113,8 @@ fn with_bytes<T>(value: Datum, work: impl FnOnce(&[u8]) -> T) -> T {
 }
 
 /// A `jsonb` value of a JSON text, in the current memory context.
-pub fn jsonb(text: String) -> Datum {
-    let text = CString::new(&*encoding::encode(&text)).unwrap_or_default();
+pub fn jsonb(text: &str) -> Datum {
+    let text = CString::new(&*encoding::encode(text)).unwrap_or_default();
     // SAFETY: a text of ours without a null character, that outlives the call.
     let value = unsafe { pgrx::direct_function_call_as_datum(pg_sys::jsonb_in, &[Some(Datum::from(text.as_ptr()))]) };
     value.unwrap_or(Datum::null())

@@ -4,6 +4,7 @@ use super::body::{self, candidates, Body};
 use super::known::{hash_prefix, Known};
 use super::recognise::{recognise, Found, Layout, Named, VIRUSTOTAL_UNKNOWN};
 use super::{digest, parse_digest};
+use crate::core::jsonb;
 use crate::core::key::{self, KeyKind};
 use crate::core::service::Service;
 use crate::core::Micros;
@@ -36,7 +37,20 @@ pub struct Answer {
     pub service: Arc<Service>,
     pub key: Whose,
     pub body: Body,
+    /// The payload as `jsonb`, where it was made beside the session.
+    pub jsonb: Option<Vec<u8>>,
     pub fetched_at: Micros,
+}
+
+impl What {
+    /// With the `jsonb` of an answer, for a database in UTF-8.
+    #[must_use]
+    pub fn built(mut self) -> Self {
+        if let What::Answer(answer) = &mut self {
+            answer.jsonb = answer.body.payload.as_deref().and_then(jsonb::build);
+        }
+        self
+    }
 }
 
 /// The key of an answer.
@@ -80,7 +94,7 @@ pub fn look(path: &[u8], bytes: &[u8], modified_at: Micros, services: &Services)
     match whose(service, &found, bytes) {
         Ok(key) => {
             let fetched_at = body.observed_at.unwrap_or(modified_at);
-            What::Answer(Box::new(Answer { service: service.clone(), key, body, fetched_at }))
+            What::Answer(Box::new(Answer { service: service.clone(), key, body, jsonb: None, fetched_at }))
         }
         Err(why) => What::Malformed(format!("is named after a key that {why}")),
     }
@@ -110,7 +124,7 @@ pub fn look_at_row(
         Ok(body) => match key::normalise(service.key_kind, key) {
             Ok(key) => {
                 let key = Whose::Key(key.text);
-                What::Answer(Box::new(Answer { service: service.clone(), key, body, fetched_at }))
+                What::Answer(Box::new(Answer { service: service.clone(), key, body, jsonb: None, fetched_at }))
             }
             Err(problem) => What::Malformed(format!("has a cache_key that {}", problem.why)),
         },

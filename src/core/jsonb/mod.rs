@@ -1,8 +1,9 @@
-//! Reading `jsonb` where it lies, in PostgreSQL's own binary form (its `src/include/utils/jsonb.h`).
+//! Reading `jsonb` where it lies, and making it, in PostgreSQL's own binary form (its `src/include/utils/jsonb.h`).
 //!
 //! Nothing is copied and nothing is trusted: bytes of another form give `None`. Texts are bytes in the server's
 //! encoding, all of which hold ASCII as it is.
 
+mod build;
 mod number;
 mod path;
 
@@ -11,6 +12,7 @@ pub(crate) mod sample;
 #[cfg(test)]
 mod tests;
 
+pub use build::build;
 pub use number::Number;
 pub use path::walk;
 

@@ -4,6 +4,7 @@ use crate::core::Micros;
 
 const LONG_NEGATIVE: u16 = 0x4000;
 const SHORT: u16 = 0x8000;
+const SHORT_NEGATIVE: u16 = 0x2000;
 const SPECIAL: u16 = 0xC000;
 
 /// The value is the sum of `digit(i) * 10,000^(weight - i)`; no digit is kept for zeros at either end.
@@ -120,6 +121,87 @@ impl<'a> Number<'a> {
         }
         text
     }
+}
+
+/// Appends a decimal number as it stands in JSON, in the shorter form where PostgreSQL takes it. `None` for one that may be
+/// beyond `numeric`.
+pub(super) fn write(token: &str, out: &mut Vec<u8>) -> Option<()> {
+    /// Characters and powers of ten that are certainly within `numeric`.
+    const MOST: usize = 4000;
+    let (mantissa, exponent) = match token.find(['e', 'E']) {
+        Some(at) => (&token[..at], token[at + 1..].parse::<i32>().ok()?),
+        None => (token, 0),
+    };
+    let negative = mantissa.starts_with('-');
+    let mantissa = mantissa.strip_prefix('-').unwrap_or(mantissa);
+    let (whole, fraction) = match mantissa.split_once('.') {
+        Some((_, "")) => return None,
+        Some(parts) => parts,
+        None => (mantissa, ""),
+    };
+    let decimal = whole.bytes().chain(fraction.bytes());
+    if whole.is_empty()
+        || whole.len() > 1 && whole.starts_with('0')
+        || token.len() > MOST
+        || exponent.unsigned_abs() as usize > MOST
+    {
+        return None;
+    }
+    let scale = (fraction.len() as i32 - exponent).max(0);
+    // how many decimal digits of the first group stand before the token's own
+    let point = whole.len() as i32 + exponent;
+    let front = (-point).rem_euclid(4);
+    let mut weight = (point + front) / 4 - 1;
+    let from = out.len();
+    out.extend([0; 8]);
+    let (mut group, mut filled, mut begun) = (0, front, false);
+    let mut kept = out.len();
+    let mut push = |group: u16, out: &mut Vec<u8>| {
+        if group == 0 && !begun {
+            weight -= 1;
+            return;
+        }
+        begun = true;
+        out.extend(group.to_ne_bytes());
+        if group != 0 {
+            kept = out.len();
+        }
+    };
+    for digit in decimal {
+        let digit = digit.wrapping_sub(b'0');
+        if digit > 9 {
+            return None;
+        }
+        group = group * 10 + u16::from(digit);
+        filled += 1;
+        if filled == 4 {
+            push(std::mem::take(&mut group), out);
+            filled = 0;
+        }
+    }
+    if filled > 0 {
+        push(group * 10_u16.pow(4 - filled as u32), out);
+    }
+    out.truncate(kept);
+    let zero = kept == from + 8;
+    let weight = if zero { 0 } else { weight };
+    let negative = negative && !zero;
+    let mut header = from + 4;
+    if scale <= 0x3F && (-64..=63).contains(&weight) {
+        let sign = if negative { SHORT_NEGATIVE } else { 0 };
+        let flags = SHORT | sign | (scale as u16) << 7 | (weight & 0x7F) as u16;
+        out[header..header + 2].copy_from_slice(&flags.to_ne_bytes());
+        out.drain(header + 2..header + 4);
+    } else {
+        let flags = if negative { LONG_NEGATIVE } else { 0 } | scale as u16;
+        out[header..header + 2].copy_from_slice(&flags.to_ne_bytes());
+        header += 2;
+        out[header..header + 2].copy_from_slice(&(weight as i16).to_ne_bytes());
+    }
+    let size = (out.len() - from) as u32;
+    let size = if cfg!(target_endian = "little") { size << 2 } else { size };
+    out[from..from + 4].copy_from_slice(&size.to_ne_bytes());
+    Some(())
 }
 
 fn four(digit: u16) -> [u8; 4] {

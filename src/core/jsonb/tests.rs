@@ -203,3 +203,97 @@ proptest! {
         }
     }
 }
+
+fn number(token: &str) -> Vec<u8> {
+    let numeric = numeric(token, false);
+    let head = [1 | SCALAR | ARRAY, NUMBER | IS_END | numeric.len() as u32];
+    [head.map(u32::to_ne_bytes).concat(), numeric].concat()
+}
+
+/// What is built is what the slow way of the tests makes; that PostgreSQL makes the same, tests in the database show.
+#[test]
+fn texts_become_the_bytes_that_postgresql_writes() {
+    let nested = format!("{}1{}", "[".repeat(100), "]".repeat(100));
+    let wide: String = (0..100).map(|n| format!("\"{}{n}\" : {n},", "k".repeat(n % 7))).collect();
+    let wide = format!("\t{{{}}}\r\n", wide.trim_end_matches(','));
+    for text in ["null", " true ", "false", "\"\"", "[]", "{}", "[[],{} , {\"\":[ ]}]", &nested, &wide] {
+        assert_eq!(build(text), Some(jsonb(text)), "{text}");
+    }
+    let escaped = r#"{"\u0041\n\"\\\/\b\f\r\t":"\ud83d\uDe00é","a":1,"a":2,"b":{"a":0},"a":[3]}"#;
+    assert_eq!(build(escaped), Some(jsonb(escaped)));
+    for token in
+        ["0", "-0", "-0.0", "0.00", "1e3", "1.50", "100000000", "0.0001", "1e-300", "12345678901234567890.5e-3"]
+    {
+        assert_eq!(build(token), Some(number(token)), "{token}");
+    }
+}
+
+#[test]
+fn what_is_no_json_or_too_much_is_left_to_postgresql() {
+    let deep = format!("{}1{}", "[".repeat(200), "]".repeat(200));
+    let long = "1".repeat(5000);
+    let texts = [
+        "",
+        "[",
+        "[1",
+        "[1,",
+        "[1 2]",
+        "{",
+        "{\"a\"}",
+        "{\"a\":1",
+        "{\"a\":1,}",
+        "{1:2}",
+        "nul",
+        "tru",
+        "\"",
+        "\"\\",
+        "\"\\x\"",
+        "\"\\u00\"",
+        "\"\\u00é\"",
+        "\"\\u0000\"",
+        "\"\\ud800\"",
+        "\"\\ud800\\u0041\"",
+        "\"\\udc00\"",
+        "-",
+        "1 1",
+        "1e99999",
+        "1e-99999",
+        "1e99999999999",
+        ".5",
+        "1e",
+        "--1",
+        "1.2.3",
+        "1.",
+        "01",
+        "-01.5",
+        "[,]",
+        "+1",
+        &deep,
+        &long,
+    ];
+    for text in texts {
+        assert_eq!(build(text), None, "{text}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_number_becomes_its_numeric(
+        whole in "-?(0|[1-9][0-9]{0,30})", fraction in "(\\.[0-9]{1,30})?", exponent in "([eE][+-]?[0-9]{1,3})?",
+    ) {
+        let token = format!("{whole}{fraction}{exponent}");
+        prop_assert_eq!(build(&token), Some(number(&token)), "{}", token);
+    }
+
+    #[test]
+    fn any_document_becomes_the_same_bytes(document in json()) {
+        prop_assert_eq!(build(&document.to_string()), Some(bytes(&document)));
+    }
+
+    #[test]
+    fn no_text_does_harm(text in "\\PC{0,40}|[\\[\\]{}\",:0-9eE.\\\\u-]{0,40}") {
+        if let Some(built) = build(&text) {
+            prop_assert!(root(&built).is_some());
+        }
+    }
+}

@@ -1,4 +1,4 @@
-//! The threads of an import: one walks, one counts what there is, some read and take apart; the session takes what they
+//! The threads of an import: one walks, one counts what it has not come to, some read and take apart; the session takes what they
 //! made, in the order of the walk.
 //!
 //! Contract: `gate` is held for moments only. A reader waits at it while [`MOST_BYTES`] are under way, except the one whose
@@ -13,15 +13,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{sync_channel, Receiver, RecvTimeoutError, SyncSender};
+use std::sync::mpsc::{sync_channel, Receiver, RecvTimeoutError, SyncSender, TrySendError};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use std::{io, thread};
 
 /// Files that a reader takes at a time.
 const BATCH: usize = 32;
-/// Batches between two stages.
+/// Batches that are read and not yet taken.
 const AHEAD: usize = 64;
+/// Batches that are found and not yet read: some 30 MB of paths. A walk that stands still before so many has somebody else
+/// count the rest.
+const FOUND: usize = 8192;
 /// Bytes of files that are read and not yet taken.
 const MOST_BYTES: u64 = 64 << 20;
 const STACK_BYTES: usize = 512 * 1024;
@@ -37,6 +40,8 @@ pub struct Spec {
     pub services: Services,
     /// Larger files are not read.
     pub most_bytes: u64,
+    /// Whether the readers make the `jsonb` of answers: the database is in UTF-8.
+    pub build: bool,
 }
 
 /// What comes next.
@@ -70,6 +75,8 @@ struct Shared {
     /// Batches that were handed out, all of them once `walked` is set.
     batches: AtomicU64,
     walked: AtomicBool,
+    /// Files that were handed out, all of them once `walked` is set.
+    handed_out: AtomicU64,
     counted: AtomicU64,
     all_counted: AtomicBool,
 }
@@ -99,7 +106,6 @@ impl Pipeline {
     /// A thread could not be made, or the root cannot be listed.
     pub fn start(spec: Spec, readers: usize) -> io::Result<Pipeline> {
         let walk = Walk::new(&spec.root, spec.after.as_deref(), spec.only.clone())?;
-        let count = Walk::new(&spec.root, spec.after.as_deref(), spec.only.clone())?;
         let shared = Arc::new(Shared {
             spec,
             gate: Mutex::new(Gate { bytes: 0, next: 0 }),
@@ -107,10 +113,11 @@ impl Pipeline {
             stop: AtomicBool::new(false),
             batches: AtomicU64::new(0),
             walked: AtomicBool::new(false),
+            handed_out: AtomicU64::new(0),
             counted: AtomicU64::new(0),
             all_counted: AtomicBool::new(false),
         });
-        let (found, batches) = sync_channel::<Batch>(AHEAD);
+        let (found, batches) = sync_channel::<Batch>(FOUND);
         let (finished, done) = sync_channel::<Done>(AHEAD);
         // made first: when a thread cannot be started, dropping it ends those that were
         let pipeline = Pipeline { shared: shared.clone(), done, waiting: BTreeMap::new() };
@@ -119,9 +126,7 @@ impl Pipeline {
             let (shared, batches, finished) = (shared.clone(), batches.clone(), finished.clone());
             spawn("import reader", move || read_batches(&shared, &batches, &finished))?;
         }
-        let walking = shared.clone();
-        spawn("import walk", move || walk_all(&walking, walk, &found))?;
-        spawn("import count", move || count_all(&shared, count))?;
+        spawn("import walk", move || walk_all(&shared, walk, &found))?;
         Ok(pipeline)
     }
 
@@ -151,9 +156,14 @@ impl Pipeline {
             && lock(&self.shared.gate).next == self.shared.batches.load(Ordering::Acquire)
     }
 
-    /// How many files there are from where the reading began, once they are counted.
+    /// How many files there are from where the reading began, once they are counted or all are walked.
     pub fn total(&self) -> Option<u64> {
-        self.shared.all_counted.load(Ordering::Acquire).then(|| self.shared.counted.load(Ordering::Relaxed))
+        let shared = &self.shared;
+        match (shared.walked.load(Ordering::Acquire), shared.all_counted.load(Ordering::Acquire)) {
+            (true, _) => Some(shared.handed_out.load(Ordering::Relaxed)),
+            (false, true) => Some(shared.counted.load(Ordering::Relaxed)),
+            (false, false) => None,
+        }
     }
 }
 
@@ -168,7 +178,8 @@ fn size(items: &[Item]) -> u64 {
     items.iter().map(|item| item.bytes).sum()
 }
 
-fn walk_all(shared: &Shared, walk: Walk, found: &SyncSender<Batch>) {
+fn walk_all(shared: &Arc<Shared>, walk: Walk, found: &SyncSender<Batch>) {
+    let mut counting = false;
     let mut entries = Vec::with_capacity(BATCH);
     let mut walk = walk.peekable();
     while let Some(entry) = walk.next() {
@@ -176,9 +187,21 @@ fn walk_all(shared: &Shared, walk: Walk, found: &SyncSender<Batch>) {
             return;
         }
         entries.push(entry);
+        shared.handed_out.fetch_add(1, Ordering::Relaxed);
         if entries.len() == BATCH || walk.peek().is_none() {
             let number = shared.batches.fetch_add(1, Ordering::AcqRel);
-            if found.send(Batch { number, entries: std::mem::take(&mut entries) }).is_err() {
+            let batch = match found.try_send(Batch { number, entries: std::mem::take(&mut entries) }) {
+                Ok(()) => continue,
+                Err(TrySendError::Full(batch)) => batch,
+                Err(TrySendError::Disconnected(_)) => return,
+            };
+            if !std::mem::replace(&mut counting, true) {
+                let last = batch.entries.last().map(|entry| entry.path().to_vec());
+                let (before, shared) = (shared.handed_out.load(Ordering::Relaxed), shared.clone());
+                // without a thread the total is known at the end
+                drop(spawn("import count", move || count_rest(&shared, last.as_deref(), before)));
+            }
+            if found.send(batch).is_err() {
                 return;
             }
         }
@@ -186,9 +209,12 @@ fn walk_all(shared: &Shared, walk: Walk, found: &SyncSender<Batch>) {
     shared.walked.store(true, Ordering::Release);
 }
 
-fn count_all(shared: &Shared, walk: Walk) {
+fn count_rest(shared: &Shared, after: Option<&[u8]>, before: u64) {
+    let Ok(walk) = Walk::new(&shared.spec.root, after, shared.spec.only.clone()) else { return };
+    shared.counted.store(before, Ordering::Relaxed);
     for _ in walk {
-        if shared.stopped() {
+        // who has walked all has counted it too
+        if shared.stopped() || shared.walked.load(Ordering::Relaxed) {
             return;
         }
         shared.counted.fetch_add(1, Ordering::Relaxed);
@@ -240,7 +266,14 @@ impl Shared {
             Err(why) => return Item { path, bytes: 0, what: What::Unreadable(why) },
         };
         // one file that trips over a defect of ours must not end the import
-        let looked = catch_unwind(AssertUnwindSafe(|| look(&path, &file.bytes, file.modified_at, &spec.services)));
+        let looked = catch_unwind(AssertUnwindSafe(|| {
+            let what = look(&path, &file.bytes, file.modified_at, &spec.services);
+            if spec.build {
+                what.built()
+            } else {
+                what
+            }
+        }));
         let what = looked.unwrap_or_else(|_| What::Malformed("could not be taken apart".to_owned()));
         Item { path, bytes: file.bytes.len() as u64, what }
     }

@@ -144,7 +144,7 @@ fn a_tree_that_is_too_deep_is_cut_off() {
 }
 
 fn spec(tree: &Tree, after: Option<Vec<u8>>) -> Spec {
-    Spec { root: tree.root(), after, only: None, services: BTreeMap::new(), most_bytes: 1 << 20 }
+    Spec { root: tree.root(), after, only: None, services: BTreeMap::new(), most_bytes: 1 << 20, build: true }
 }
 
 fn take_all(pipeline: &mut Pipeline) -> Vec<Item> {

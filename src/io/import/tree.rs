@@ -25,6 +25,14 @@ pub enum Entry {
     Other(Vec<u8>, String),
 }
 
+impl Entry {
+    pub fn path(&self) -> &[u8] {
+        match self {
+            Entry::File(path) | Entry::Other(path, _) => path,
+        }
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Kind {
     File,

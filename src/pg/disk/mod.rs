@@ -131,8 +131,8 @@ pub fn fit(body: &mut Body) {
 /// The answer as it was received, a `jsonb` in the current memory context.
 pub fn payload(lying: &Lying) -> Option<pg_sys::Datum> {
     match (&lying.body.ranges, &lying.body.payload) {
-        (Some(packed), _) => Some(ranges::jsonb(hibp::to_json(packed))),
-        (None, payload) => payload.clone().map(ranges::jsonb),
+        (Some(packed), _) => Some(ranges::jsonb(&hibp::to_json(packed))),
+        (None, payload) => payload.as_deref().map(ranges::jsonb),
     }
 }
 

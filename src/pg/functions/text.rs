@@ -41,7 +41,7 @@ fn enrich_store_text(
 #[pg_extern(immutable, strict, parallel_safe, cost = 100)]
 fn enrich_safe_jsonb(json: Utf8) -> Option<RawJsonb> {
     let safe = encoding::fit(make_safe(json.as_bytes()).ok()?);
-    Some(RawJsonb(jsonb(safe.text)))
+    Some(RawJsonb(jsonb(&safe.text)))
 }
 
 /// Bytes of a value as it would stand uncompressed.

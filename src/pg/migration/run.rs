@@ -10,6 +10,7 @@ use crate::core::disk::report::Report;
 use crate::core::error::Error;
 use crate::io::import::pipeline::{Next, Pipeline, Spec};
 use crate::io::import::safe;
+use crate::pg::encoding;
 use crate::pg::store::{migration as rows, registry};
 use pgrx::pg_sys;
 use std::cell::{Cell, RefCell};
@@ -127,7 +128,7 @@ fn begin(
     batches: i64,
     report: Option<&Report>,
 ) -> Result<Reading, Error> {
-    let (pipeline, known) = open(&order.directory, order.services.as_deref(), after)?;
+    let (pipeline, known) = open(&order.directory, order.services.as_deref(), after, run.is_some())?;
     Ok(Reading {
         run,
         batches,
@@ -140,11 +141,16 @@ fn begin(
     })
 }
 
-/// Opens a directory and begins to read it behind a path; the keys by which digests are found come with it.
+/// Opens a directory and begins to read it behind a path, making `jsonb` or not; the keys by which digests are found come with it.
 ///
 /// # Errors
 /// What the system says of it.
-pub fn open(directory: &str, services: Option<&[String]>, after: Option<Vec<u8>>) -> Result<(Pipeline, Known), Error> {
+pub fn open(
+    directory: &str,
+    services: Option<&[String]>,
+    after: Option<Vec<u8>>,
+    build: bool,
+) -> Result<(Pipeline, Known), Error> {
     let refused = |why: String| Error::InvalidArgument {
         message: format!("directory \"{directory}\" cannot be read: {why}"),
         hint: "Give the absolute path of a directory on the server that its operating system user may read.".to_owned(),
@@ -161,7 +167,7 @@ pub fn open(directory: &str, services: Option<&[String]>, after: Option<Vec<u8>>
         only
     });
     let most_bytes = all.values().map(|service| service.max_bytes).max().unwrap_or(0).min(LARGEST);
-    let spec = Spec { root, after, only, services: all, most_bytes };
+    let spec = Spec { root, after, only, services: all, most_bytes, build: build && encoding::is_utf8() };
     let readers = std::thread::available_parallelism().map_or(1, |cores| cores.get().min(READERS));
     let pipeline = Pipeline::start(spec, readers).map_err(|error| refused(error.to_string()))?;
     Ok((pipeline, known))

@@ -177,7 +177,7 @@ fn batch_of<'a>(service: &'a str, incoming: impl Iterator<Item = (&'a str, &'a I
     for (key, incoming) in incoming {
         let body = &incoming.answer.body;
         batch.keys.push(key);
-        batch.payloads.push(body.payload.as_deref());
+        batch.payloads.push(rows::Payload::of(incoming.answer));
         batch.ranges.push(body.ranges.as_deref());
         batch.fetched_at.push(incoming.answer.fetched_at);
         batch.expires_at.push(incoming.expires_at);

@@ -41,7 +41,7 @@ pub fn verify(run: i64) -> Result<Vec<Finding>, Error> {
         message: format!("no import of a directory has the number {run}"),
         hint: "The table enrichment_migration lists the imports that were run.".to_owned(),
     })?;
-    let (mut pipeline, mut known) = open(&row.directory, row.services.as_deref(), None)?;
+    let (mut pipeline, mut known) = open(&row.directory, row.services.as_deref(), None, true)?;
     let mut found = Findings::default();
     let mut items: Vec<Item> = Vec::with_capacity(BATCH);
     while let Some(part) = next_part(&mut pipeline)? {
@@ -105,7 +105,7 @@ pub(super) fn compare(run: i64, items: &[Item], found: &mut Findings, known: &mu
                 (None, Whose::Digest { digest, .. }) => digests.push(digest),
                 (None, Whose::Key(_)) => (), // a key that is named is known
             }
-            batch.payloads.push(answer.body.payload.as_deref());
+            batch.payloads.push(rows::Payload::of(answer));
             batch.ranges.push(answer.body.ranges.as_deref());
         }
         let compared = if known { compare_rows(&batch)? } else { compare_orphans(run, &batch, digests)? };

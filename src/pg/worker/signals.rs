@@ -1,7 +1,7 @@
 //! Signals of a worker, its waiting, and its session's settings.
 
-use pgrx::prelude::*;
 use core::ffi::CStr;
+use pgrx::prelude::*;
 use std::ffi::CString;
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicBool, Ordering};

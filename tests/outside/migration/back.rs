@@ -133,3 +133,25 @@ fn what_was_fetched_since_stays_and_a_run_can_be_repeated() {
     assert_eq!(parts(&report(&mut client, &first.import(""))), "files 6, imported 4, older_than_row 1, unknown_key 1");
     refused(&mut client, "CALL enrich_migration_rollback(99)", "22023", "enrichment_migration");
 }
+
+#[test]
+fn a_run_that_is_deleted_takes_with_it_what_it_noted() {
+    let (_cluster, mut client) = database("forgotten");
+    let tree = Tree::new();
+    for n in 1..=3 {
+        tree.dshield(&format!("8.8.8.{n}"), n, 5);
+    }
+    tree.file(&by_digest("spur", "8.8.9.9"), r#"{"spur_data":["ORG"]}"#, 5);
+    tree.file("README", "x", 5);
+    report(&mut client, &tree.import(""));
+    tree.dshield("8.8.8.4", 4, 5);
+    report(&mut client, &tree.import(""));
+    let noted = "SELECT concat_ws(' ', (SELECT count(*) FROM enrichment_migration_row),
+        (SELECT count(*) FROM enrichment_migration_problem), (SELECT count(*) FROM enrichment_orphan))";
+    assert_eq!(one::<String>(&mut client, noted), "4 2 2");
+    run(&mut client, "DELETE FROM enrichment_migration WHERE id = 1");
+    assert_eq!(one::<String>(&mut client, noted), "1 1 1");
+    run(&mut client, "TRUNCATE enrichment_migration CASCADE");
+    assert_eq!(one::<String>(&mut client, noted), "0 0 0");
+    assert_eq!(one::<i64>(&mut client, "SELECT count(*) FROM enrichment_cache"), 4);
+}

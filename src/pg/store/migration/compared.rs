@@ -16,10 +16,10 @@ pub struct Compared {
 
 static COMPARE: Statement = Statement {
     sql: "SELECT u.n, c.fetched_at, c.payload IS NOT DISTINCT FROM u.p AND c.ranges IS NOT DISTINCT FROM u.r
-        FROM (SELECT unnest($2::text[]) AS k, unnest($3::text[]::jsonb[]) AS p, unnest($4::bytea[]) AS r,
+        FROM (SELECT unnest($2::text[]) AS k, unnest($3::jsonb[]) AS p, unnest($4::bytea[]) AS r,
             pg_catalog.generate_subscripts($2, 1) AS n) u
         JOIN @extschema@.enrichment_cache c ON c.service = $1 AND c.cache_key = u.k",
-    args: &[TEXTOID, TEXTARRAYOID, TEXTARRAYOID, BYTEAARRAYOID],
+    args: &[TEXTOID, TEXTARRAYOID, JSONBARRAYOID, BYTEAARRAYOID],
 };
 
 /// For each answer of a batch (times are not looked at), what stands in the cache.
@@ -30,10 +30,10 @@ pub fn compare(batch: &Batch) -> Result<Vec<Option<Compared>>, Error> {
 
 static COMPARE_ORPHANS: Statement = Statement {
     sql: "SELECT u.n, o.fetched_at, o.payload IS NOT DISTINCT FROM u.p AND o.ranges IS NOT DISTINCT FROM u.r
-        FROM (SELECT unnest($2::bytea[]) AS d, unnest($3::text[]::jsonb[]) AS p, unnest($4::bytea[]) AS r,
+        FROM (SELECT unnest($2::bytea[]) AS d, unnest($3::jsonb[]) AS p, unnest($4::bytea[]) AS r,
             pg_catalog.generate_subscripts($2, 1) AS n) u
         JOIN @extschema@.enrichment_orphan o ON o.service = $1 AND o.digest = u.d AND o.migration = $5",
-    args: &[TEXTOID, BYTEAARRAYOID, TEXTARRAYOID, BYTEAARRAYOID, INT8OID],
+    args: &[TEXTOID, BYTEAARRAYOID, JSONBARRAYOID, BYTEAARRAYOID, INT8OID],
 };
 
 /// The same for answers that are kept under a digest.

@@ -5,10 +5,12 @@
 pub mod compared;
 pub mod orphans;
 
+use crate::core::disk::item::Answer;
 use crate::core::disk::report::Report;
 use crate::core::error::Error;
 use crate::core::Micros;
-use crate::pg::convert::{to_micros, to_timestamp};
+use crate::pg::convert::{to_micros, to_timestamp, RawJsonb};
+use crate::pg::ranges;
 use crate::pg::spi::{self, Arg, Mode, Row, Statement};
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys::BuiltinOid::*;
@@ -125,11 +127,28 @@ pub fn known_keys(mut each: impl FnMut(&str) -> bool) -> Result<(), Error> {
     Ok(())
 }
 
+/// A payload as a text, and as the `jsonb` of it where that was made already.
+#[derive(Clone, Copy)]
+pub struct Payload<'a> {
+    pub text: &'a str,
+    pub jsonb: Option<&'a [u8]>,
+}
+
+impl<'a> Payload<'a> {
+    pub fn of(answer: &'a Answer) -> Option<Self> {
+        answer.body.payload.as_deref().map(|text| Payload { text, jsonb: answer.jsonb.as_deref() })
+    }
+
+    fn datum(&self) -> RawJsonb {
+        RawJsonb(self.jsonb.map_or_else(|| ranges::jsonb(self.text), ranges::built))
+    }
+}
+
 /// Answers of one service, keys in order and each once.
 pub struct Batch<'a> {
     pub service: &'a str,
     pub keys: Vec<&'a str>,
-    pub payloads: Vec<Option<&'a str>>,
+    pub payloads: Vec<Option<Payload<'a>>>,
     pub ranges: Vec<Option<&'a [u8]>>,
     pub fetched_at: Vec<Micros>,
     pub expires_at: Vec<Micros>,
@@ -154,7 +173,7 @@ impl<'a> Batch<'a> {
         [
             Arg::of(self.service),
             Arg::of(self.keys.clone()),
-            Arg::of(self.payloads.clone()),
+            Arg::of(self.payloads.iter().map(|payload| payload.as_ref().map(Payload::datum)).collect::<Vec<_>>()),
             if self.ranges.iter().any(Option::is_some) { Arg::of(self.ranges.clone()) } else { Arg::raw(None) },
             Arg::of(stamps(&self.fetched_at)),
             Arg::of(stamps(&self.expires_at)),
@@ -166,7 +185,7 @@ impl<'a> Batch<'a> {
 const BATCH_ARGS: &[pgrx::pg_sys::BuiltinOid] = &[
     TEXTOID,
     TEXTARRAYOID,
-    TEXTARRAYOID,
+    JSONBARRAYOID,
     BYTEAARRAYOID,
     TIMESTAMPTZARRAYOID,
     TIMESTAMPTZARRAYOID,
@@ -180,7 +199,7 @@ macro_rules! batch_sql {
         concat!(
             "(SELECT unnest($2::",
             $keys,
-            ") AS k, unnest($3::text[]::jsonb[]) AS p, unnest($4::bytea[]) AS r, unnest($5::timestamptz[]) AS f,
+            ") AS k, unnest($3::jsonb[]) AS p, unnest($4::bytea[]) AS r, unnest($5::timestamptz[]) AS f,
                 unnest($6::timestamptz[]) AS e, unnest($7::boolean[]) AS a) u"
         )
     };
@@ -267,7 +286,15 @@ static REPLACE: Statement = Statement {
         batch_sql!("text[]"),
         " WHERE c.service = $1 AND c.cache_key = u.k"
     ),
-    args: &[TEXTOID, TEXTARRAYOID, TEXTARRAYOID, BYTEAARRAYOID, TIMESTAMPTZARRAYOID, TIMESTAMPTZARRAYOID, BOOLARRAYOID],
+    args: &[
+        TEXTOID,
+        TEXTARRAYOID,
+        JSONBARRAYOID,
+        BYTEAARRAYOID,
+        TIMESTAMPTZARRAYOID,
+        TIMESTAMPTZARRAYOID,
+        BOOLARRAYOID,
+    ],
 };
 
 /// Replaces rows that are locked, and keeps what stood there for the way back.

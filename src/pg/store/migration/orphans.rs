@@ -22,7 +22,7 @@ static KEEP_ORPHANS: Statement = Statement {
     args: &[
         TEXTOID,
         BYTEAARRAYOID,
-        TEXTARRAYOID,
+        JSONBARRAYOID,
         BYTEAARRAYOID,
         TIMESTAMPTZARRAYOID,
         TIMESTAMPTZARRAYOID,
