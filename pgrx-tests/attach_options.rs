@@ -94,7 +94,7 @@ mod tests {
         attach(&format!("'answers', {key}, commit_interval => 0")).says(
             "22023",
             "commit_interval must lie between 1 and 100000",
-            "100 is usual",
+            "500 is usual",
         );
         refused(&format!("SELECT enrich_attach('options_together', 'id', '{{dshield}}', {key})")).says(
             "22023",

@@ -57,7 +57,7 @@ CREATE FUNCTION enrich_attach(
     flag_columns    jsonb DEFAULT NULL,
     time_column     name DEFAULT NULL,
     weight          text DEFAULT NULL,
-    commit_interval int DEFAULT 100
+    commit_interval int DEFAULT 500
 ) RETURNS text LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     class    pg_class;
@@ -94,7 +94,7 @@ BEGIN
             HINT = 'Give the column that holds the keys, or NULL for it and an expression that makes them.';
     END IF;
     IF commit_interval IS NULL OR commit_interval NOT BETWEEN 1 AND 100000 THEN
-        RAISE EXCEPTION 'commit_interval must lie between 1 and 100000' USING ERRCODE = '22023', HINT = 'It is a number of rows; 100 is usual.';
+        RAISE EXCEPTION 'commit_interval must lie between 1 and 100000' USING ERRCODE = '22023', HINT = 'It is a number of rows; 500 is usual.';
     END IF;
     IF class.relkind NOT IN ('r', 'p') THEN
         RAISE EXCEPTION '"%" is not a table', class.relname USING ERRCODE = '42809',

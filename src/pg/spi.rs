@@ -92,11 +92,16 @@ impl Drop for Plan {
 
 thread_local! {
     static PLANS: RefCell<HashMap<usize, Plan>> = RefCell::new(HashMap::new());
+    static PLANS_OF_TEXTS: RefCell<HashMap<String, Plan>> = RefCell::new(HashMap::new());
 }
+
+/// Plans of texts that are kept; when they are as many, all go.
+const TEXTS: usize = 64;
 
 /// Forgets every kept plan (the extension went away or came back in another schema).
 pub fn forget_plans() {
     PLANS.with(|plans| plans.borrow_mut().clear());
+    PLANS_OF_TEXTS.with(|plans| plans.borrow_mut().clear());
 }
 
 /// Runs reading work under the newest snapshot, not the caller's: what is kept beyond the transaction must not come from
@@ -139,17 +144,21 @@ fn plan_of(statement: &'static Statement, schema: &str) -> pg_sys::SPIPlanPtr {
     if let Some(plan) = PLANS.with(|plans| plans.borrow().get(&id).map(|plan| plan.0)) {
         return plan;
     }
-    let sql = c_string(&statement.sql.replace("@extschema@", schema));
-    let mut types: Vec<pg_sys::Oid> = statement.args.iter().map(|oid| pg_sys::Oid::from(*oid)).collect();
+    let plan = prepare(&statement.sql.replace("@extschema@", schema), statement.args.iter().copied());
+    PLANS.with(|plans| plans.borrow_mut().insert(id, Plan(plan)));
+    plan
+}
+
+fn prepare(sql: &str, args: impl Iterator<Item = pg_sys::BuiltinOid>) -> pg_sys::SPIPlanPtr {
+    let sql = c_string(sql);
+    let mut types: Vec<pg_sys::Oid> = args.map(pg_sys::Oid::from).collect();
     // SAFETY: text and types outlive the call; SPI_prepare raises on a bad statement; SPI_keepplan moves the plan to
     // memory that lives as long as the session.
-    let plan = unsafe {
+    unsafe {
         let plan = pg_sys::SPI_prepare(sql.as_ptr(), types.len() as i32, types.as_mut_ptr());
         pg_sys::SPI_keepplan(plan);
         plan
-    };
-    PLANS.with(|plans| plans.borrow_mut().insert(id, Plan(plan)));
-    plan
+    }
 }
 
 /// Runs a kept statement and hands each row to `each`; returns how many rows it processed.
@@ -169,6 +178,42 @@ pub fn run(statement: &'static Statement, args: &[Arg], mode: Mode, mut each: im
     Ok(processed)
 }
 
+/// Runs a statement whose text names a user's table, again and again: its plan is kept. For statements whose plan does not
+/// depend on how many values their arguments hold. Arguments of one text always have the same types.
+pub fn run_often(
+    sql: &str,
+    args: &[(pg_sys::BuiltinOid, Arg)],
+    mode: Mode,
+    mut each: impl FnMut(&Row),
+) -> Result<u64, Error> {
+    let (mut values, nulls) = bound(args);
+    let connection = Connection::open();
+    let plan = PLANS_OF_TEXTS.with(|plans| plans.borrow().get(sql).map(|plan| plan.0)).unwrap_or_else(|| {
+        let plan = prepare(sql, args.iter().map(|(oid, _)| *oid));
+        PLANS_OF_TEXTS.with(|plans| {
+            let mut plans = plans.borrow_mut();
+            if plans.len() >= TEXTS {
+                plans.clear();
+            }
+            plans.insert(sql.to_owned(), Plan(plan));
+        });
+        plan
+    });
+    // SAFETY: as many values and nulls as the plan has parameters; both outlive the call.
+    unsafe {
+        pg_sys::SPI_execute_plan(plan, values.as_mut_ptr(), nulls.as_ptr(), mode == Mode::Read, 0);
+    }
+    let processed = each_row(&mut each);
+    drop(connection);
+    Ok(processed)
+}
+
+/// Values and marks of NULL of arguments.
+fn bound(args: &[(pg_sys::BuiltinOid, Arg)]) -> (Vec<pg_sys::Datum>, Vec<core::ffi::c_char>) {
+    let values = args.iter().map(|(_, arg)| arg.0.unwrap_or(pg_sys::Datum::null())).collect();
+    (values, args.iter().map(|(_, arg)| if arg.0.is_some() { b' ' } else { b'n' } as _).collect())
+}
+
 /// Runs a statement whose text names a user's table, planned anew each time.
 pub fn run_once(
     sql: &str,
@@ -178,9 +223,7 @@ pub fn run_once(
 ) -> Result<u64, Error> {
     let sql = c_string(sql);
     let mut types: Vec<pg_sys::Oid> = args.iter().map(|(oid, _)| pg_sys::Oid::from(*oid)).collect();
-    let mut values: Vec<pg_sys::Datum> = args.iter().map(|(_, arg)| arg.0.unwrap_or(pg_sys::Datum::null())).collect();
-    let nulls: Vec<core::ffi::c_char> =
-        args.iter().map(|(_, arg)| if arg.0.is_some() { b' ' } else { b'n' } as _).collect();
+    let (mut values, nulls) = bound(args);
     let connection = Connection::open();
     // SAFETY: text, types, values and nulls outlive the call.
     unsafe {
@@ -210,10 +253,7 @@ impl Cursor {
     pub fn open(sql: &str, args: &[(pg_sys::BuiltinOid, Arg)], data: Option<*mut pg_sys::TriggerData>) -> Self {
         let sql = c_string(sql);
         let mut types: Vec<pg_sys::Oid> = args.iter().map(|(oid, _)| pg_sys::Oid::from(*oid)).collect();
-        let mut values: Vec<pg_sys::Datum> =
-            args.iter().map(|(_, arg)| arg.0.unwrap_or(pg_sys::Datum::null())).collect();
-        let nulls: Vec<core::ffi::c_char> =
-            args.iter().map(|(_, arg)| if arg.0.is_some() { b' ' } else { b'n' } as _).collect();
+        let (mut values, nulls) = bound(args);
         let connection = Connection::open();
         // SAFETY: text, types, values and nulls outlive the call; the trigger's data live as long as its call does,
         // which is longer than this connection.

@@ -46,7 +46,7 @@ pub fn measure(bed: &mut Bed) -> Result<Findings> {
     findings.say(format!(
         "{} sessions over {} addresses (heavy tail), a `json` column that is empty, indexes on session_id and source_ip; all answers of \
          dshield, urlhaus and spur are cached. Ours is timed from `enrich_attach` on: the table is searched, its keys are judged, the answers merged and \
-         written by the worker, by default 100 rows a transaction. The bare UPDATE takes the same documents from a table made before, in one \
+         written by the worker, by default 500 rows a transaction. The bare UPDATE takes the same documents from a table made before, in one \
          transaction, and searches nothing. The client reads the cached answers of a row's address, merges them into what stands there, updates the row and \
          commits every {COMMIT_EVERY} rows, with prepared statements over the socket; it does a part of the rows.",
         grouped(sessions as f64),

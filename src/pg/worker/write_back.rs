@@ -8,7 +8,7 @@ use crate::core::Micros;
 use crate::pg::convert;
 use crate::pg::store::indicators;
 use crate::pg::store::sources::{self, Shape, Source};
-use crate::pg::store::user_tables;
+use crate::pg::store::user_tables::{self, Part};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -22,6 +22,8 @@ const UNINDEXED_BATCH: i64 = 50;
 /// For each batch of prefixes a table of passwords is hashed once as a whole, so there it is many: 276,000 passwords
 /// then take some 30 passes in place of 2,800.
 const PASSWORD_BATCH: i64 = 10_000;
+/// Places of rows that are held of a key; rows beyond are looked for piece by piece.
+const MOST_PLACES: i64 = 1_000_000;
 /// This many keys refused and none written means that the table refuses, not its rows.
 const TABLE_REFUSES: usize = 10;
 
@@ -29,8 +31,20 @@ const TABLE_REFUSES: usize = 10;
 #[derive(Default)]
 pub struct WriteBack {
     locked: BTreeMap<String, (Micros, Vec<String>)>,
-    /// Of keys that are written piece by piece, by source and key, how many pieces so far.
-    pieces: BTreeMap<(String, String), i64>,
+    /// Keys that are written piece by piece, by source and key.
+    pieces: Pieces,
+}
+
+type Pieces = BTreeMap<(String, String), Large>;
+
+/// A key of very many rows. They are written where they stood when it began; then what is still to change, because it was
+/// moved or came meanwhile, is looked for.
+#[derive(Default)]
+struct Large {
+    /// None: not looked for yet.
+    places: Option<Vec<String>>,
+    /// Pieces that were looked for.
+    further: i64,
 }
 
 /// What became of the parts of a batch.
@@ -50,7 +64,9 @@ impl WriteBack {
     /// Writes one batch of each source; true when one of them had anything to write.
     pub fn all(&mut self, standing: &[Source], steps: &mut Steps) -> bool {
         let now = convert::clock();
-        self.locked.retain(|name, (until, _)| *until > now && standing.iter().any(|source| source.name == *name));
+        let stands = |name: &String| standing.iter().any(|source| source.name == *name);
+        self.locked.retain(|name, (until, _)| *until > now && stands(name));
+        self.pieces.retain(|(name, _), _| stands(name));
         let mut busy = false;
         for source in standing {
             busy |= steps.run(&format!("write-back to {}", source.name), || self.batch(source));
@@ -141,26 +157,44 @@ fn rows_at_once(source: &Source) -> i64 {
     }
 }
 
-fn write(source: &Source, keys: &[(String, i64)], pieces: &mut BTreeMap<(String, String), i64>) -> Result<(), Error> {
+fn write(source: &Source, keys: &[(String, i64)], pieces: &mut Pieces) -> Result<(), Error> {
     let Some((first, _)) = keys.first() else { return Ok(()) };
     let names: Vec<String> = keys.iter().map(|(key, _)| key.clone()).collect();
     if source.shape != Shape::None {
         // a key of very many rows is written piece by piece, and stays on the list until a piece is not full
         let most = rows_at_once(source);
         let large = keys.iter().map(|(_, rows)| *rows).find(|rows| *rows > most);
-        let written = user_tables::write_back(source, &names, large.map(|_| most))?;
-        if let Some(rows) = large {
-            let place = (source.name.clone(), first.clone());
-            let so_far = pieces.entry(place.clone()).or_default();
-            *so_far += 1;
-            // a trigger of the table that undoes what is written must not keep it here for ever
-            if written >= most as u64 && *so_far <= 2 * (rows / most + 1) {
-                return Ok(());
-            }
-            pieces.remove(&place);
+        match large {
+            None => drop(user_tables::write_back(source, &names, Part::All)?),
+            Some(rows) if !write_piece(source, first, rows, most, pieces)? => return Ok(()),
+            Some(_) => (),
         }
     }
     indicators::written(&source.name, names)
+}
+
+/// Writes the next piece of a key; true when it was the last.
+fn write_piece(source: &Source, key: &String, rows: i64, most: i64, pieces: &mut Pieces) -> Result<bool, Error> {
+    let name = (source.name.clone(), key.clone());
+    let large = pieces.entry(name.clone()).or_default();
+    if large.places.is_none() {
+        large.places = Some(user_tables::places(source, key, MOST_PLACES)?);
+    }
+    let keys = std::slice::from_ref(key);
+    if let Some(places) = large.places.as_mut().filter(|places| !places.is_empty()) {
+        let rest = places.len().saturating_sub(most as usize);
+        user_tables::write_back(source, keys, Part::At(&places[rest..]))?;
+        places.truncate(rest);
+        return Ok(false);
+    }
+    let written = user_tables::write_back(source, keys, Part::Some(most))?;
+    large.further += 1;
+    // a trigger of the table that undoes what is written must not keep it here for ever
+    if written >= most as u64 && large.further <= 2 * (rows / most + 1) {
+        return Ok(false);
+    }
+    pieces.remove(&name);
+    Ok(true)
 }
 
 /// Whether the statement met somebody else's lock or change, and may do better later.

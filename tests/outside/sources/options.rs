@@ -201,3 +201,26 @@ fn a_key_of_many_rows_is_written_in_transactions_of_the_interval() {
     assert!((1..=7).contains(&base.one::<i64>(most)), "{} rows in one transaction", base.one::<i64>(most));
     assert_eq!(base.one::<i64>("SELECT count(*) FROM writes"), 60, "a row was written twice");
 }
+
+/// The places of a key's rows are read once; what stands elsewhere when its turn comes is found all the same.
+#[test]
+fn rows_that_move_while_their_key_is_written_piece_by_piece_are_not_left_out() {
+    let base = Base::new("sources", "moved");
+    let key = &base.known("dshield", 1)[0];
+    base.run(&format!(
+        "CREATE TABLE visits (id int, ip text, answers jsonb) WITH (fillfactor = 100);
+         CREATE INDEX ON visits (ip);
+         INSERT INTO visits SELECT n, '{key}' FROM generate_series(1, 60) n;"
+    ));
+    let mut holder = base.client();
+    run(&mut holder, "BEGIN; SELECT FROM visits WHERE id = 1 FOR UPDATE");
+    base.run("SELECT enrich_attach('visits', 'ip', '{dshield}', 'answers', commit_interval => 7)");
+    // all pieces but that of the row which is held
+    base.wait_for("SELECT count(*) FROM visits WHERE answers ? 'dshield'", 56i64);
+    run(
+        &mut holder,
+        "UPDATE visits SET id = id WHERE answers IS NULL AND id > 1; DELETE FROM visits WHERE id = 1; COMMIT",
+    );
+    base.wait_for("SELECT count(*) FROM visits WHERE answers ? 'dshield'", 59i64);
+    wait_quiet(&base);
+}

@@ -1,6 +1,6 @@
 //! Writing VirusTotal's answers into the `vt_*` columns of a table of files.
 
-use super::{comparable, in_pieces, sessions};
+use super::{comparable, in_part, sessions, Part};
 use crate::core::error::Error;
 use crate::pg::spi::{self, Arg, Mode};
 use crate::pg::store::schema;
@@ -20,7 +20,7 @@ const FILE_COLUMNS: [(&str, &str); 8] = [
 ];
 
 /// Fills the columns that exist, for the rows of these hashes.
-pub fn write(source: &Source, raw_keys: &[String], piece: Option<i64>) -> Result<u64, Error> {
+pub fn write(source: &Source, raw_keys: &[String], part: Part) -> Result<u64, Error> {
     let schema = schema()?;
     let sql = format!(
         "SELECT k.raw, v.response_status, v.label, v.type_description, v.malicious::int8, v.total::int8,
@@ -47,8 +47,8 @@ pub fn write(source: &Source, raw_keys: &[String], piece: Option<i64>) -> Result
     let bad = raw.iter().zip(&malicious).filter(|(_, malicious)| malicious.is_some_and(|n| n > 0));
     let bad: Vec<String> = bad.filter_map(|(raw, _)| raw.clone()).collect();
     let flagged = sessions::flag(source, &bad)?;
-    let Some(update) = files_update(source, piece).filter(|_| !raw.is_empty()) else { return Ok(flagged) };
-    let args = [
+    let Some(update) = files_update(source, part).filter(|_| !raw.is_empty()) else { return Ok(flagged) };
+    let mut args = vec![
         (TEXTARRAYOID, Arg::of(raw)),
         (TEXTARRAYOID, Arg::of(status)),
         (TEXTARRAYOID, Arg::of(label)),
@@ -58,14 +58,17 @@ pub fn write(source: &Source, raw_keys: &[String], piece: Option<i64>) -> Result
         (TIMESTAMPTZARRAYOID, Arg::of(first_seen)),
         (TIMESTAMPTZARRAYOID, Arg::of(last_analysis)),
     ];
-    Ok(flagged + super::update(source.owner, &update, &args)?)
+    if let Part::At(places) = part {
+        args.push((TEXTARRAYOID, Arg::of(places.to_vec())));
+    }
+    Ok(flagged + super::update(source, &update, &args)?)
 }
 
 const PATCHES: &str = "unnest($1, $2, $3, $4, $5, $6, $7, $8) AS v (ec_raw, ec_status, ec_label, ec_type_description,
     ec_malicious, ec_total, ec_first_seen, ec_last_analysis)";
 
 // A value the provider does not give never clears one that stands there.
-fn files_update(source: &Source, piece: Option<i64>) -> Option<String> {
+fn files_update(source: &Source, part: Part) -> Option<String> {
     let mut values: Vec<(String, String)> = FILE_COLUMNS
         .iter()
         .filter_map(|(name, value)| {
@@ -81,20 +84,20 @@ fn files_update(source: &Source, piece: Option<i64>) -> Option<String> {
     }
     let sets: Vec<String> = values.iter().map(|(name, new)| format!("{name} = {new}")).collect();
     let changed: Vec<String> = values.iter().map(|(name, new)| format!("t.{name} IS DISTINCT FROM {new}")).collect();
-    let condition = format!(
-        "{key} = v.ec_raw::{key_type}{and_eligible} AND ({changed})",
+    let key = format!(
+        "{key} = v.ec_raw::{key_type}{and_eligible}",
         key = source.key_sql(),
         key_type = comparable(&source.key),
         and_eligible = source.and_eligible(),
-        changed = changed.join(" OR "),
     );
+    let changed = format!("({})", changed.join(" OR "));
     (!sets.is_empty()).then(|| {
         format!(
             "UPDATE {relation} t SET {sets}
             FROM {patches} WHERE {condition}",
             relation = source.relation,
             sets = sets.join(", "),
-            condition = in_pieces(source, PATCHES, condition, piece),
+            condition = in_part(source, PATCHES, &key, &changed, part, 9),
             patches = PATCHES,
         )
     })

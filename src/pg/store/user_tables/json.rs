@@ -1,6 +1,6 @@
 //! Writing answers into a json or jsonb column: a member per service, and `_meta` that says when and how.
 
-use super::{comparable, in_pieces};
+use super::{comparable, in_part, Part};
 use crate::core::error::Error;
 use crate::pg::spi::{self, Arg, Mode};
 use crate::pg::store::schema;
@@ -9,7 +9,7 @@ use pgrx::pg_sys;
 use pgrx::pg_sys::BuiltinOid::*;
 
 /// Merges what the cache knows of these keys into their rows.
-pub fn write(source: &Source, raw_keys: &[String], piece: Option<i64>) -> Result<u64, Error> {
+pub fn write(source: &Source, raw_keys: &[String], part: Part) -> Result<u64, Error> {
     let Some(into) = &source.into else { return Ok(0) };
     let mut patches: Option<Vec<Option<pg_sys::Datum>>> = None;
     let columns = FIXED + source.flags.len();
@@ -19,14 +19,17 @@ pub fn write(source: &Source, raw_keys: &[String], piece: Option<i64>) -> Result
         (TEXTARRAYOID, Arg::of(source.services.clone())),
         (TEXTARRAYOID, Arg::of(source.flags.iter().map(|(_, service)| service.clone()).collect::<Vec<_>>())),
     ];
-    spi::run_once(&patches_sql(source, &schema()?), &args, Mode::Write, |row| {
+    spi::run_often(&patches_sql(source, &schema()?), &args, Mode::Write, |row| {
         patches = row.datum(1).map(|_| (1..=columns as i32).map(|n| row.datum(n)).collect());
     })?;
     let Some(patches) = patches else { return Ok(0) };
     let types = [TEXTARRAYOID, TEXTARRAYOID, JSONBARRAYOID, JSONBARRAYOID, JSONBARRAYOID];
     let types = types.into_iter().chain(std::iter::repeat(BOOLARRAYOID));
-    let args: Vec<_> = types.zip(patches.into_iter().map(Arg::raw)).collect();
-    super::update(source.owner, &json_update(source, into, piece), &args)
+    let mut args: Vec<_> = types.zip(patches.into_iter().map(Arg::raw)).collect();
+    if let Part::At(places) = part {
+        args.push((TEXTARRAYOID, Arg::of(places.to_vec())));
+    }
+    super::update(source, &json_update(source, into, part), &args)
 }
 
 /// Columns of the patches before those of the flags: keys in the rows and in the cache, members, members that are to go,
@@ -95,7 +98,7 @@ fn as_jsonb(into: &Column) -> String {
 // meanwhile by somebody else is merged anew and loses nothing. The CASE keeps the planner from reading the JSON of rows
 // of other keys: it would be slow, and one bad row of the table would stop every key. A row without a value, the usual
 // case, takes what was made once for all rows of its key.
-fn json_update(source: &Source, into: &Column, piece: Option<i64>) -> String {
+fn json_update(source: &Source, into: &Column, part: Part) -> String {
     let column = format!("t.{}", into.quoted);
     let old = format!("(SELECT {} AS old OFFSET 0) o", as_jsonb(into));
     let object = |value: &str| format!("pg_catalog.jsonb_typeof({value}) = 'object'");
@@ -130,12 +133,12 @@ fn json_update(source: &Source, into: &Column, piece: Option<i64>) -> String {
     let flags: Vec<String> = (0..source.flags.len()).map(|n| format!(", u.flag_{n} AS ec_flag_{n}")).collect();
     let names: Vec<String> = (0..source.flags.len()).map(|n| format!(", flag_{n}")).collect();
     let arrays: Vec<String> = (1..=FIXED + source.flags.len()).map(|n| format!("pg_catalog.unnest(${n})")).collect();
-    let condition = format!(
-        "{key} = p.ec_key{and_eligible} AND CASE WHEN {key} = p.ec_key THEN
+    let key = format!("{} = p.ec_key{}", source.key_sql(), source.and_eligible());
+    let wanted = format!(
+        "CASE WHEN {key} THEN
             CASE WHEN {column} IS NULL THEN true
                 ELSE (SELECT o.old IS NULL OR pg_catalog.jsonb_typeof(o.old) IN ('object', 'null') FROM {old}) AND ({changed}) END END",
-        key = source.key_sql(),
-        and_eligible = source.and_eligible(),
+        key = format_args!("{} = p.ec_key", source.key_sql()),
         changed = changed.join(" OR "),
     );
     // an expression of the user names his columns without a table: those of p have names of their own
@@ -147,7 +150,7 @@ fn json_update(source: &Source, into: &Column, piece: Option<i64>) -> String {
             FROM ROWS FROM ({arrays}) AS u (raw, cache_key, found, gone, meta{names}))
         UPDATE {relation} t SET {sets} FROM p
         WHERE {condition}",
-        condition = in_pieces(source, "p", condition, piece),
+        condition = in_part(source, "p", &key, &wanted, part, FIXED + source.flags.len() + 1),
         key_type = comparable(&source.key),
         into_type = into.sql_type,
         flags = flags.concat(),

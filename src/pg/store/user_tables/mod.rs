@@ -65,16 +65,25 @@ pub fn writing() -> bool {
     WRITING.get()
 }
 
-/// Writes what the cache knows of these keys into their rows, at most `piece` rows where it is given; returns how many
-/// rows changed.
+/// Which rows of its keys a batch writes.
+#[derive(Clone, Copy)]
+pub enum Part<'a> {
+    All,
+    /// At most so many that are to change.
+    Some(i64),
+    /// Those that stood at these places (`tid`) and still do.
+    At(&'a [String]),
+}
+
+/// Writes what the cache knows of these keys into their rows; returns how many rows changed.
 ///
 /// # Errors
 /// 55P03 when a row stays locked by somebody else, or what the server raises; the transaction is over then.
-pub fn write_back(source: &Source, raw_keys: &[String], piece: Option<i64>) -> Result<u64, Error> {
+pub fn write_back(source: &Source, raw_keys: &[String], part: Part) -> Result<u64, Error> {
     prepare_to_write()?;
     match source.shape {
-        Shape::Raw | Shape::Cowrieprocessor => json::write(source, raw_keys, piece),
-        Shape::Files => files::write(source, raw_keys, piece),
+        Shape::Raw | Shape::Cowrieprocessor => json::write(source, raw_keys, part),
+        Shape::Files => files::write(source, raw_keys, part),
         Shape::Passwords => passwords::write(source, raw_keys),
         Shape::None => Ok(0),
     }
@@ -85,25 +94,52 @@ pub fn write_back(source: &Source, raw_keys: &[String], piece: Option<i64>) -> R
 // A commit need not reach the disk at once: what a crash takes back is still marked as unwritten.
 fn prepare_to_write() -> Result<(), Error> {
     const SETTINGS: &str = "SELECT pg_catalog.set_config('lock_timeout', '5ms', true),
-        pg_catalog.set_config('synchronous_commit', 'off', true)";
-    spi::run_once(SETTINGS, &[], Mode::Write, |_| {})?;
-    spi::run_once("SET CONSTRAINTS ALL IMMEDIATE", &[], Mode::Write, |_| {})?;
+        pg_catalog.set_config('synchronous_commit', 'off', true),
+        pg_catalog.set_config('plan_cache_mode', 'force_generic_plan', true)";
+    spi::run_often(SETTINGS, &[], Mode::Write, |_| {})?;
+    spi::run_often("SET CONSTRAINTS ALL IMMEDIATE", &[], Mode::Write, |_| {})?;
     Ok(())
 }
 
-/// The condition on rows `t` of an UPDATE that has `patches` beside them; with a piece, of at most so many of these rows.
-fn in_pieces(source: &Source, patches: &str, condition: String, piece: Option<i64>) -> String {
-    let Some(piece) = piece else { return condition };
-    format!(
-        "{condition} AND (t.tableoid, t.ctid) IN (SELECT t.tableoid, t.ctid FROM {relation} t, {patches}
-            WHERE {condition} LIMIT {piece})",
-        relation = source.relation,
-    )
+/// The condition on rows `t` of an UPDATE that has `patches` beside them: `key` finds them, `wanted` says whether one is to
+/// change. Places of rows are its last argument, `$places`; there no index on the key may be taken, which would go through all
+/// of its rows again for each part of them.
+fn in_part(source: &Source, patches: &str, key: &str, wanted: &str, part: Part, places: usize) -> String {
+    match part {
+        Part::All => format!("{key} AND {wanted}"),
+        Part::Some(most) => format!(
+            "{key} AND {wanted} AND (t.tableoid, t.ctid) IN (SELECT t.tableoid, t.ctid FROM {relation} t, {patches}
+                WHERE {key} AND {wanted} LIMIT {most})",
+            relation = source.relation,
+        ),
+        Part::At(_) => format!("t.ctid = ANY (${places}::pg_catalog.tid[]) AND CASE WHEN {key} THEN {wanted} END"),
+    }
 }
 
-/// Runs an UPDATE of the owner's table with his rights.
-fn update(owner: pg_sys::Oid, sql: &str, args: &[(pg_sys::BuiltinOid, Arg)]) -> Result<u64, Error> {
-    as_owner(owner, || spi::run_once(sql, args, Mode::Write, |_| {}))
+/// The places of the rows of a key, at most so many.
+///
+/// # Errors
+/// What the server raises, also from an expression of the source.
+pub fn places(source: &Source, raw_key: &str, most: i64) -> Result<Vec<String>, Error> {
+    let sql = format!(
+        "SELECT t.ctid::text FROM {relation} t WHERE {key} = $1::{key_type}{and_eligible} LIMIT {most}",
+        relation = source.relation,
+        key = source.key_sql(),
+        key_type = comparable(&source.key),
+        and_eligible = source.and_eligible(),
+    );
+    let mut places = Vec::new();
+    let args = [(pg_sys::BuiltinOid::TEXTOID, Arg::of(raw_key))];
+    as_owner(source.owner, || spi::run_once(&sql, &args, Mode::Write, |row| places.extend(row.text(1))))?;
+    Ok(places)
+}
+
+/// Runs an UPDATE of the owner's table with his rights. With an index on the key its plan is the same for few keys and many.
+fn update(source: &Source, sql: &str, args: &[(pg_sys::BuiltinOid, Arg)]) -> Result<u64, Error> {
+    as_owner(source.owner, || match source.indexed {
+        true => spi::run_often(sql, args, Mode::Write, |_| {}),
+        false => spi::run_once(sql, args, Mode::Write, |_| {}),
+    })
 }
 
 fn as_owner<T>(owner: pg_sys::Oid, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {

@@ -72,7 +72,7 @@ pub fn flag(files: &Source, malicious: &[String]) -> Result<u64, Error> {
             id = session_id.quoted,
             id_type = bare(&session_id),
         );
-        flagged += super::update(sessions.owner, &set, &[(TEXTARRAYOID, Arg::of(ids))])?;
+        flagged += super::update(&sessions, &set, &[(TEXTARRAYOID, Arg::of(ids))])?;
     }
     Ok(flagged)
 }
