@@ -3,6 +3,7 @@
 mod adoption;
 mod back;
 mod crash;
+mod helper;
 mod odd_text;
 mod report;
 mod rights;

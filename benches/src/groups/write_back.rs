@@ -21,7 +21,8 @@ const ADDRESSES: u64 = 300_000;
 /// The client is so slow that it does a part of the rows.
 const CLIENT_PART: u64 = 40;
 const COMMIT_EVERY: usize = 100;
-const LOOK: Duration = Duration::from_millis(50);
+const LOOK: Duration = Duration::from_millis(200);
+const STUCK: Duration = Duration::from_secs(120);
 
 /// What is left to do for the attached table.
 const LEFT: &str = "SELECT (SELECT count(*) FROM enrichment_source WHERE swept_at IS NULL)
@@ -170,7 +171,7 @@ impl Context {
     /// From an empty cache, asked of providers without limits on the same machine.
     fn whole(&mut self, bed: &Bed) -> Result<Table> {
         screen::note("the whole way, with providers");
-        let sandbox = Sandbox::try_start(&["--limits", "none"])?;
+        let sandbox = Sandbox::try_start(&["--limits", "none", "--spur-balance", "1000000000"])?;
         let mut client = bed.client(SOURCES)?;
         sandbox.try_point_services(&mut client, "public")?;
         drop(client);
@@ -214,11 +215,23 @@ impl Context {
     }
 }
 
+/// Waits until nothing is left; an error when nothing has moved for a long time.
 fn until_done(session: &mut Session) -> Result<()> {
+    let (mut least, mut moved) = (i64::MAX, Instant::now());
     loop {
         std::thread::sleep(LOOK);
-        if session.one::<i64>(LEFT)? == 0 {
+        let left = session.one::<i64>(LEFT)?;
+        if left == 0 {
             return Ok(());
+        }
+        if left != least {
+            (least, moved) = (left, Instant::now());
+        }
+        if moved.elapsed() > STUCK {
+            let why: String = session.one(
+                "SELECT coalesce((SELECT enrich_explain(service, cache_key) FROM enrichment_queue LIMIT 1), 'nothing is queued')",
+            )?;
+            return Err(format!("nothing moves, {left} keys are left: {why}").into());
         }
     }
 }

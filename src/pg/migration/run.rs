@@ -12,6 +12,7 @@ use crate::io::import::pipeline::{Next, Pipeline, Spec};
 use crate::io::import::safe;
 use crate::pg::encoding;
 use crate::pg::store::{migration as rows, registry};
+use crate::pg::worker::Merger;
 use pgrx::pg_sys;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
@@ -22,6 +23,8 @@ const MOST_BYTES: u64 = 16 << 20;
 const PATIENCE: Duration = Duration::from_millis(50);
 /// Beside the session that stores; more than a few readers wait for it.
 const READERS: usize = 4;
+/// Files after which an import is so long that a helper is started for it.
+const LONG: usize = 5000;
 /// No service takes a larger answer than this (`enrichment_service.max_bytes`); the file is not read then.
 const LARGEST: u64 = 256 << 20;
 
@@ -55,6 +58,15 @@ struct Reading {
     report: Report,
     seen: Seen,
     known: Known,
+    /// Files that this reading has stored.
+    stored: usize,
+    helper: Helper,
+}
+
+/// The process that merges beside this one, of an import that is worth it.
+enum Helper {
+    NotYet,
+    Asked { _merger: Option<Merger> },
 }
 
 thread_local! {
@@ -110,6 +122,10 @@ pub fn step(run: Option<i64>, order: Order) -> Result<State, Error> {
     let rules = Rules { run, keep_expired: order.keep_expired, noun: "file" };
     take(&rules, &items, report.as_mut().unwrap_or(&mut reading.report), &mut reading.seen, &mut reading.known)?;
     reading.batches += 1;
+    reading.stored += items.len();
+    if run.is_some() && !end && reading.stored >= LONG && matches!(reading.helper, Helper::NotYet) {
+        reading.helper = Helper::Asked { _merger: Merger::start() };
+    }
     let total = reading.pipeline.total().map(|counted| (counted + reading.before) as i64);
     let text = report.as_ref().unwrap_or(&reading.report).to_json();
     if let (Some(id), Some(report)) = (run, &report) {
@@ -138,6 +154,8 @@ fn begin(
         report: Report::default(),
         seen: Seen::default(),
         known,
+        stored: 0,
+        helper: Helper::NotYet,
     })
 }
 

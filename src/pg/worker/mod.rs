@@ -13,6 +13,7 @@ mod lanes;
 mod launcher;
 mod ledgers;
 mod lookups;
+mod merge;
 mod mirror;
 mod read_again;
 mod said;
@@ -23,6 +24,8 @@ mod trials;
 mod usage;
 mod write_back;
 mod xact;
+
+pub use merge::Merger;
 
 use pgrx::bgworkers::{BackgroundWorkerBuilder, BgWorkerStartTime};
 use std::time::Duration;

@@ -305,6 +305,14 @@ pub fn replace(run: i64, batch: &Batch) -> Result<(), Error> {
     Ok(())
 }
 
+static SETTLE: Statement = Statement { sql: "SELECT @extschema@.enrichment_payload_settle()", args: &[] };
+
+/// Takes into the index of payloads what stands on its list of pending entries.
+pub fn settle() -> Result<(), Error> {
+    spi::run(&SETTLE, &[], Mode::Write, |_| {})?;
+    Ok(())
+}
+
 static PROBLEMS: Statement = Statement {
     sql: "INSERT INTO @extschema@.enrichment_migration_problem (migration, path, outcome, reason)
         SELECT $1, u.p, u.o, u.r FROM unnest($2::text[], $3::text[], $4::text[]) AS u (p, o, r)",
