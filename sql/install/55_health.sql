@@ -23,6 +23,9 @@ BEGIN
                 WHEN 'no_credential' THEN format('Give the secret: SELECT enrich_set_secret(%L, ...).', l.service)
                 ELSE 'It goes on by itself.' END
         FROM @extschema@.enrichment_lane l WHERE l.paused_until > now() ORDER BY l.service;
+    RETURN QUERY SELECT 'warning', 'service ' || q.service, format('the balance at the provider is used up, the next call is tried at %s',
+            to_char(q.resets_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"')), 'Buy queries; requests wait, and go on by themselves.'
+        FROM @extschema@.enrichment_quota_status q WHERE q.per = 'balance' AND q.remaining = 0 AND q.resets_at > now() ORDER BY q.service;
     RETURN QUERY SELECT 'notice', 'service ' || s.name, 'what the provider says of its limits is not asked: usage names another host than the service',
             'Change the url in the usage of its rules, too.'
         FROM @extschema@.enrichment_service s

@@ -27,6 +27,9 @@ fn a_balance_in_a_header_stops_the_calls_before_the_provider_does_and_its_status
     assert_eq!((stats["requests"].as_i64(), stats["limited"].as_i64()), (Some(4), Some(0)), "{stats}");
     let balance = "SELECT remaining || ' left, ' || provider_remaining FROM enrichment_quota_status WHERE service = 'spur' AND per = 'balance'";
     assert_eq!(base.one::<String>(balance), "0 left, 0");
+    let told = "SELECT coalesce(string_agg(detail, ';'), '') LIKE 'the balance at the provider is used up, the next call is tried at 20%UTC'
+        FROM enrich_health() WHERE severity = 'warning' AND check_name = 'service spur'";
+    assert!(base.one::<bool>(told));
     let waiting =
         "SELECT count(*) FROM enrichment_queue WHERE state = 'waiting' AND attempts = 0 AND last_outcome IS NULL";
     assert_eq!(base.one::<i64>(waiting), 5);
