@@ -144,18 +144,18 @@ fn plan_of(statement: &'static Statement, schema: &str) -> pg_sys::SPIPlanPtr {
     if let Some(plan) = PLANS.with(|plans| plans.borrow().get(&id).map(|plan| plan.0)) {
         return plan;
     }
-    let plan = prepare(&statement.sql.replace("@extschema@", schema), statement.args.iter().copied());
+    let plan = prepare(&statement.sql.replace("@extschema@", schema), statement.args.iter().copied(), 0);
     PLANS.with(|plans| plans.borrow_mut().insert(id, Plan(plan)));
     plan
 }
 
-fn prepare(sql: &str, args: impl Iterator<Item = pg_sys::BuiltinOid>) -> pg_sys::SPIPlanPtr {
+fn prepare(sql: &str, args: impl Iterator<Item = pg_sys::BuiltinOid>, options: u32) -> pg_sys::SPIPlanPtr {
     let sql = c_string(sql);
     let mut types: Vec<pg_sys::Oid> = args.map(pg_sys::Oid::from).collect();
-    // SAFETY: text and types outlive the call; SPI_prepare raises on a bad statement; SPI_keepplan moves the plan to
+    // SAFETY: text and types outlive the call; SPI_prepare_cursor raises on a bad statement; SPI_keepplan moves the plan to
     // memory that lives as long as the session.
     unsafe {
-        let plan = pg_sys::SPI_prepare(sql.as_ptr(), types.len() as i32, types.as_mut_ptr());
+        let plan = pg_sys::SPI_prepare_cursor(sql.as_ptr(), types.len() as i32, types.as_mut_ptr(), options as i32);
         pg_sys::SPI_keepplan(plan);
         plan
     }
@@ -165,31 +165,33 @@ fn prepare(sql: &str, args: impl Iterator<Item = pg_sys::BuiltinOid>) -> pg_sys:
 pub fn run(statement: &'static Statement, args: &[Arg], mode: Mode, mut each: impl FnMut(&Row)) -> Result<u64, Error> {
     let schema = super::store::schema()?;
     debug_assert_eq!(args.len(), statement.args.len());
-    let mut values: Vec<pg_sys::Datum> = args.iter().map(|arg| arg.0.unwrap_or(pg_sys::Datum::null())).collect();
-    let nulls: Vec<core::ffi::c_char> = args.iter().map(|arg| if arg.0.is_some() { b' ' } else { b'n' } as _).collect();
+    let bound = bound(args.iter());
     let connection = Connection::open();
-    let plan = plan_of(statement, &schema);
-    // SAFETY: as many values and nulls as the plan has parameters; both outlive the call.
-    unsafe {
-        pg_sys::SPI_execute_plan(plan, values.as_mut_ptr(), nulls.as_ptr(), mode == Mode::Read, 0);
-    }
-    let processed = each_row(&mut each);
+    let processed = execute(plan_of(statement, &schema), bound, mode, &mut each);
     drop(connection);
     Ok(processed)
 }
 
-/// Runs a statement whose text names a user's table, again and again: its plan is kept. For statements whose plan does not
-/// depend on how many values their arguments hold. Arguments of one text always have the same types.
+fn execute(plan: pg_sys::SPIPlanPtr, (mut values, nulls): Bound, mode: Mode, each: &mut impl FnMut(&Row)) -> u64 {
+    // SAFETY: as many values and nulls as the plan has parameters; both outlive the call.
+    unsafe {
+        pg_sys::SPI_execute_plan(plan, values.as_mut_ptr(), nulls.as_ptr(), mode == Mode::Read, 0);
+    }
+    each_row(each)
+}
+
+/// Runs a statement whose text names a user's table, again and again: its plan is kept, a generic one. For statements whose
+/// plan does not depend on the values of their arguments. Arguments of one text always have the same types.
 pub fn run_often(
     sql: &str,
     args: &[(pg_sys::BuiltinOid, Arg)],
     mode: Mode,
     mut each: impl FnMut(&Row),
 ) -> Result<u64, Error> {
-    let (mut values, nulls) = bound(args);
+    let bound = bound(args.iter().map(|(_, arg)| arg));
     let connection = Connection::open();
     let plan = PLANS_OF_TEXTS.with(|plans| plans.borrow().get(sql).map(|plan| plan.0)).unwrap_or_else(|| {
-        let plan = prepare(sql, args.iter().map(|(oid, _)| *oid));
+        let plan = prepare(sql, args.iter().map(|(oid, _)| *oid), pg_sys::CURSOR_OPT_GENERIC_PLAN);
         PLANS_OF_TEXTS.with(|plans| {
             let mut plans = plans.borrow_mut();
             if plans.len() >= TEXTS {
@@ -199,19 +201,19 @@ pub fn run_often(
         });
         plan
     });
-    // SAFETY: as many values and nulls as the plan has parameters; both outlive the call.
-    unsafe {
-        pg_sys::SPI_execute_plan(plan, values.as_mut_ptr(), nulls.as_ptr(), mode == Mode::Read, 0);
-    }
-    let processed = each_row(&mut each);
+    let processed = execute(plan, bound, mode, &mut each);
     drop(connection);
     Ok(processed)
 }
 
-/// Values and marks of NULL of arguments.
-fn bound(args: &[(pg_sys::BuiltinOid, Arg)]) -> (Vec<pg_sys::Datum>, Vec<core::ffi::c_char>) {
-    let values = args.iter().map(|(_, arg)| arg.0.unwrap_or(pg_sys::Datum::null())).collect();
-    (values, args.iter().map(|(_, arg)| if arg.0.is_some() { b' ' } else { b'n' } as _).collect())
+/// Values of arguments, and marks of those that are NULL.
+type Bound = (Vec<pg_sys::Datum>, Vec<core::ffi::c_char>);
+
+fn bound<'a>(args: impl Iterator<Item = &'a Arg>) -> Bound {
+    args.map(|arg| {
+        (arg.0.unwrap_or(pg_sys::Datum::null()), if arg.0.is_some() { b' ' } else { b'n' } as core::ffi::c_char)
+    })
+    .unzip()
 }
 
 /// Runs a statement whose text names a user's table, planned anew each time.
@@ -223,7 +225,7 @@ pub fn run_once(
 ) -> Result<u64, Error> {
     let sql = c_string(sql);
     let mut types: Vec<pg_sys::Oid> = args.iter().map(|(oid, _)| pg_sys::Oid::from(*oid)).collect();
-    let (mut values, nulls) = bound(args);
+    let (mut values, nulls) = bound(args.iter().map(|(_, arg)| arg));
     let connection = Connection::open();
     // SAFETY: text, types, values and nulls outlive the call.
     unsafe {
@@ -253,7 +255,7 @@ impl Cursor {
     pub fn open(sql: &str, args: &[(pg_sys::BuiltinOid, Arg)], data: Option<*mut pg_sys::TriggerData>) -> Self {
         let sql = c_string(sql);
         let mut types: Vec<pg_sys::Oid> = args.iter().map(|(oid, _)| pg_sys::Oid::from(*oid)).collect();
-        let (mut values, nulls) = bound(args);
+        let (mut values, nulls) = bound(args.iter().map(|(_, arg)| arg));
         let connection = Connection::open();
         // SAFETY: text, types, values and nulls outlive the call; the trigger's data live as long as its call does,
         // which is longer than this connection.

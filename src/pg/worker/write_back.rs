@@ -8,7 +8,7 @@ use crate::core::Micros;
 use crate::pg::convert;
 use crate::pg::store::indicators;
 use crate::pg::store::sources::{self, Shape, Source};
-use crate::pg::store::user_tables::{self, Part};
+use crate::pg::store::user_tables::{self, Part, Place};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -42,7 +42,7 @@ type Pieces = BTreeMap<(String, String), Large>;
 #[derive(Default)]
 struct Large {
     /// None: not looked for yet.
-    places: Option<Vec<String>>,
+    places: Option<Vec<Place>>,
     /// Pieces that were looked for.
     further: i64,
 }
@@ -181,8 +181,11 @@ fn write_piece(source: &Source, key: &String, rows: i64, most: i64, pieces: &mut
         large.places = Some(user_tables::places(source, key, MOST_PLACES)?);
     }
     let keys = std::slice::from_ref(key);
-    if let Some(places) = large.places.as_mut().filter(|places| !places.is_empty()) {
-        let rest = places.len().saturating_sub(most as usize);
+    let places = large.places.as_mut().map(|places| (places.last().map(|(table, _)| *table), places));
+    if let Some((Some(table), places)) = places {
+        // of one table: in another, other rows stand at the same places
+        let alike = places.iter().rev().take(most as usize).take_while(|(its, _)| *its == table).count();
+        let rest = places.len() - alike;
         user_tables::write_back(source, keys, Part::At(&places[rest..]))?;
         places.truncate(rest);
         return Ok(false);
@@ -198,7 +201,7 @@ fn write_piece(source: &Source, key: &String, rows: i64, most: i64, pieces: &mut
 }
 
 /// Whether the statement met somebody else's lock or change, and may do better later.
-fn is_locked(error: &Error) -> bool {
+pub(super) fn is_locked(error: &Error) -> bool {
     const PASSING: [&str; 3] =
         ["ERRCODE_LOCK_NOT_AVAILABLE", "ERRCODE_T_R_DEADLOCK_DETECTED", "ERRCODE_T_R_SERIALIZATION_FAILURE"];
     matches!(error, Error::Statement { sqlstate, .. } if PASSING.contains(&sqlstate.as_str()))

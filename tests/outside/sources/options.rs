@@ -202,6 +202,31 @@ fn a_key_of_many_rows_is_written_in_transactions_of_the_interval() {
     assert_eq!(base.one::<i64>("SELECT count(*) FROM writes"), 60, "a row was written twice");
 }
 
+/// Rows of two partitions that stand at the same places.
+#[test]
+fn a_key_of_many_rows_in_partitions_is_written_in_transactions_of_the_interval() {
+    let base = Base::new("sources", "pieces_of_parts");
+    let key = &base.known("dshield", 1)[0];
+    base.run(&format!(
+        "CREATE TABLE visits (id int, ip text, answers jsonb) PARTITION BY LIST ((id % 3));
+         CREATE TABLE visits_0 PARTITION OF visits FOR VALUES IN (0);
+         CREATE TABLE visits_1 PARTITION OF visits FOR VALUES IN (1);
+         CREATE TABLE visits_2 PARTITION OF visits FOR VALUES IN (2);
+         CREATE INDEX ON visits (ip);
+         INSERT INTO visits SELECT n, '{key}' FROM generate_series(1, 60) n;
+         CREATE TABLE writes (transaction xid8, id int);
+         CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$
+         BEGIN INSERT INTO public.writes VALUES (pg_current_xact_id(), NEW.id); RETURN NEW; END $$;
+         CREATE TRIGGER note BEFORE UPDATE ON visits FOR EACH ROW EXECUTE FUNCTION note();
+         SELECT enrich_attach('visits', 'ip', '{{dshield}}', 'answers', commit_interval => 7)"
+    ));
+    base.wait_for("SELECT count(*) FROM visits WHERE answers ? 'dshield'", 60i64);
+    wait_quiet(&base);
+    let most = "SELECT max(n) FROM (SELECT count(*) AS n FROM writes GROUP BY transaction) t";
+    assert!((1..=7).contains(&base.one::<i64>(most)), "{} rows in one transaction", base.one::<i64>(most));
+    assert_eq!(base.one::<i64>("SELECT count(*) FROM writes"), 60, "a row was written twice");
+}
+
 /// The places of a key's rows are read once; what stands elsewhere when its turn comes is found all the same.
 #[test]
 fn rows_that_move_while_their_key_is_written_piece_by_piece_are_not_left_out() {

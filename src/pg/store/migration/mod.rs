@@ -286,15 +286,7 @@ static REPLACE: Statement = Statement {
         batch_sql!("text[]"),
         " WHERE c.service = $1 AND c.cache_key = u.k"
     ),
-    args: &[
-        TEXTOID,
-        TEXTARRAYOID,
-        JSONBARRAYOID,
-        BYTEAARRAYOID,
-        TIMESTAMPTZARRAYOID,
-        TIMESTAMPTZARRAYOID,
-        BOOLARRAYOID,
-    ],
+    args: BATCH_ARGS.split_at(7).0,
 };
 
 /// Replaces rows that are locked, and keeps what stood there for the way back.

@@ -58,9 +58,7 @@ pub fn write(source: &Source, raw_keys: &[String], part: Part) -> Result<u64, Er
         (TIMESTAMPTZARRAYOID, Arg::of(first_seen)),
         (TIMESTAMPTZARRAYOID, Arg::of(last_analysis)),
     ];
-    if let Part::At(places) = part {
-        args.push((TEXTARRAYOID, Arg::of(places.to_vec())));
-    }
+    part.add_args(&mut args);
     Ok(flagged + super::update(source, &update, &args)?)
 }
 

@@ -26,9 +26,7 @@ pub fn write(source: &Source, raw_keys: &[String], part: Part) -> Result<u64, Er
     let types = [TEXTARRAYOID, TEXTARRAYOID, JSONBARRAYOID, JSONBARRAYOID, JSONBARRAYOID];
     let types = types.into_iter().chain(std::iter::repeat(BOOLARRAYOID));
     let mut args: Vec<_> = types.zip(patches.into_iter().map(Arg::raw)).collect();
-    if let Part::At(places) = part {
-        args.push((TEXTARRAYOID, Arg::of(places.to_vec())));
-    }
+    part.add_args(&mut args);
     super::update(source, &json_update(source, into, part), &args)
 }
 

@@ -71,8 +71,22 @@ pub enum Part<'a> {
     All,
     /// At most so many that are to change.
     Some(i64),
-    /// Those that stood at these places (`tid`) and still do.
-    At(&'a [String]),
+    /// Those that stood at these places of one table and still do.
+    At(&'a [Place]),
+}
+
+/// Where a row stands: its table or partition, and its `ctid`.
+pub type Place = (pg_sys::Oid, String);
+
+impl Part<'_> {
+    /// Adds the arguments of its condition, which come last.
+    fn add_args(&self, args: &mut Vec<(pg_sys::BuiltinOid, Arg)>) {
+        if let Part::At(places @ [(table, _), ..]) = self {
+            let ctids: Vec<&str> = places.iter().map(|(_, ctid)| ctid.as_str()).collect();
+            args.push((pg_sys::BuiltinOid::TEXTARRAYOID, Arg::of(ctids)));
+            args.push((pg_sys::BuiltinOid::OIDOID, Arg::of(*table)));
+        }
+    }
 }
 
 /// Writes what the cache knows of these keys into their rows; returns how many rows changed.
@@ -94,15 +108,14 @@ pub fn write_back(source: &Source, raw_keys: &[String], part: Part) -> Result<u6
 // A commit need not reach the disk at once: what a crash takes back is still marked as unwritten.
 fn prepare_to_write() -> Result<(), Error> {
     const SETTINGS: &str = "SELECT pg_catalog.set_config('lock_timeout', '5ms', true),
-        pg_catalog.set_config('synchronous_commit', 'off', true),
-        pg_catalog.set_config('plan_cache_mode', 'force_generic_plan', true)";
+        pg_catalog.set_config('synchronous_commit', 'off', true)";
     spi::run_often(SETTINGS, &[], Mode::Write, |_| {})?;
     spi::run_often("SET CONSTRAINTS ALL IMMEDIATE", &[], Mode::Write, |_| {})?;
     Ok(())
 }
 
 /// The condition on rows `t` of an UPDATE that has `patches` beside them: `key` finds them, `wanted` says whether one is to
-/// change. Places of rows are its last argument, `$places`; there no index on the key may be taken, which would go through all
+/// change. The arguments of places begin at `$places`; there no index on the key may be taken, which would go through all
 /// of its rows again for each part of them.
 fn in_part(source: &Source, patches: &str, key: &str, wanted: &str, part: Part, places: usize) -> String {
     match part {
@@ -112,7 +125,10 @@ fn in_part(source: &Source, patches: &str, key: &str, wanted: &str, part: Part, 
                 WHERE {key} AND {wanted} LIMIT {most})",
             relation = source.relation,
         ),
-        Part::At(_) => format!("t.ctid = ANY (${places}::pg_catalog.tid[]) AND CASE WHEN {key} THEN {wanted} END"),
+        Part::At(_) => format!(
+            "t.ctid = ANY (${places}::pg_catalog.tid[]) AND t.tableoid = ${table} AND CASE WHEN {key} THEN {wanted} END",
+            table = places + 1,
+        ),
     }
 }
 
@@ -120,9 +136,9 @@ fn in_part(source: &Source, patches: &str, key: &str, wanted: &str, part: Part, 
 ///
 /// # Errors
 /// What the server raises, also from an expression of the source.
-pub fn places(source: &Source, raw_key: &str, most: i64) -> Result<Vec<String>, Error> {
+pub fn places(source: &Source, raw_key: &str, most: i64) -> Result<Vec<Place>, Error> {
     let sql = format!(
-        "SELECT t.ctid::text FROM {relation} t WHERE {key} = $1::{key_type}{and_eligible} LIMIT {most}",
+        "SELECT t.tableoid, t.ctid::text FROM {relation} t WHERE {key} = $1::{key_type}{and_eligible} LIMIT {most}",
         relation = source.relation,
         key = source.key_sql(),
         key_type = comparable(&source.key),
@@ -130,7 +146,9 @@ pub fn places(source: &Source, raw_key: &str, most: i64) -> Result<Vec<String>, 
     );
     let mut places = Vec::new();
     let args = [(pg_sys::BuiltinOid::TEXTOID, Arg::of(raw_key))];
-    as_owner(source.owner, || spi::run_once(&sql, &args, Mode::Write, |row| places.extend(row.text(1))))?;
+    as_owner(source.owner, || {
+        spi::run_once(&sql, &args, Mode::Write, |row| places.extend(row.get(1).zip(row.text(2))))
+    })?;
     Ok(places)
 }
 
