@@ -5,9 +5,10 @@ use crate::support::{
     Base, SOON,
 };
 use serde_json::json;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use testbed::{wait_until, Cluster, Sandbox};
+use testbed::{try_wait_until, wait_until, Cluster, Sandbox};
 
 /// Below every interval at which the launcher looks by itself for what no signal told.
 const NOTICED: Duration = Duration::from_secs(8);
@@ -107,6 +108,38 @@ fn drop_and_create_extension_in_one_transaction_is_one_served_extension() {
     answers(&base.cluster, &base.sandbox, "swap", "public", "0DDDD");
 }
 
+/// A worker that starts is not among the server's processes yet when it first looks at its place.
+#[test]
+fn however_often_the_launcher_is_woken_one_worker_serves_a_database() {
+    let base = base("woken");
+    let workers =
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = 'woken' AND backend_type = 'enrichment_cache worker'";
+    let mut watching = base.client();
+    for round in 0..10 {
+        let former = base.worker();
+        run(&mut watching, &format!("SELECT pg_terminate_backend({former})"));
+        let done = AtomicBool::new(false);
+        std::thread::scope(|threads| {
+            for _ in 0..2 {
+                threads.spawn(|| {
+                    let mut waking = base.client();
+                    while !done.load(Ordering::Relaxed) {
+                        run(&mut waking, "SELECT enrich_wake_launcher()");
+                    }
+                });
+            }
+            let served = try_wait_until("another worker", SOON, || {
+                let pid = worker_of(&mut watching, "woken").unwrap_or_default();
+                Ok(pid.filter(|pid| *pid != former))
+            });
+            done.store(true, Ordering::Relaxed);
+            served.unwrap_or_else(|why| panic!("round {round}: {why}"));
+        });
+        // those that were started in vain have left
+        wait_until("one worker", SOON, || same(ask::<i64>(&mut watching, workers)?, &1));
+    }
+}
+
 /// It holds one table and waits for another, which the session holds that then wants the first.
 #[test]
 fn a_session_and_the_worker_that_wait_for_each_other_are_no_deadlock_for_the_session() {
@@ -114,6 +147,11 @@ fn a_session_and_the_worker_that_wait_for_each_other_are_no_deadlock_for_the_ses
     cluster.set("enrichment_cache.stats_interval", "1");
     let base = Base::in_cluster(&cluster, "yielding", &["--limits", "none"]);
     let (mut session, mut watching) = (base.client(), base.client());
+    // the worker runs already
+    cluster.set("deadlock_timeout", "150ms");
+    wait_until("the setting to be read", SOON, || {
+        same(ask::<String>(&mut session, "SHOW deadlock_timeout")?, &"150ms".to_string())
+    });
     let holds = format!(
         "SELECT coalesce(bool_or(NOT granted AND relation = 'enrichment_queue'::regclass), false)
             AND coalesce(bool_or(granted AND relation = 'enrichment_attempt_stats'::regclass), false)

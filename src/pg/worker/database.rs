@@ -10,7 +10,7 @@ use super::{
 use crate::core::error::Error;
 use crate::core::Micros;
 use crate::io::{wake::Any, ClientConfig, Pool};
-use crate::pg::shmem::{self, State, Text};
+use crate::pg::shmem::{self, Database, State, Text};
 use crate::pg::store::sources::{self, Attached};
 use crate::pg::store::{attempts, cleanup, lanes as ledger, queue};
 use crate::pg::{backlog, convert, gucs, store, tally, trials, wake};
@@ -37,10 +37,14 @@ const CLEANUP_BATCH: i64 = 1000;
 pub extern "C-unwind" fn enrichment_worker_main(database: pg_sys::Datum) {
     signals::install();
     let oid = database.value() as u32;
-    if !take_place(oid) {
+    if !may_take_place(oid) {
         return;
     }
     BackgroundWorker::connect_worker_to_spi_by_oid(Some(pg_sys::Oid::from(oid)), None);
+    // only now is this process one that others see alive
+    if !take_place(oid) {
+        return;
+    }
     signals::configure_session();
     store::registry::in_worker();
     let seen = changes(oid);
@@ -51,13 +55,20 @@ pub extern "C-unwind" fn enrichment_worker_main(database: pg_sys::Datum) {
     }
 }
 
-/// Claims the database for this process; false when another worker has it or a session keeps workers out.
+/// Whether no other worker has the database and no session keeps workers out.
+fn is_free(place: &Database) -> bool {
+    place.held_by == 0 && (place.pid == wake::my_pid() || !wake::alive(place.pid))
+}
+
+/// Whether it is worth to connect.
+fn may_take_place(oid: u32) -> bool {
+    shmem::read(|shared| shared.database(oid).is_some_and(is_free)).unwrap_or(false)
+}
+
+/// Claims the database for this process; false when it is not free.
 fn take_place(oid: u32) -> bool {
     shmem::write(|shared| {
-        let Some(place) = shared.database_mut(oid) else { return false };
-        if place.held_by != 0 || (place.pid != wake::my_pid() && wake::alive(place.pid)) {
-            return false;
-        }
+        let Some(place) = shared.database_mut(oid).filter(|place| is_free(place)) else { return false };
         place.pid = wake::my_pid();
         true
     })

@@ -61,6 +61,7 @@ pub fn reload_if_asked() -> bool {
     if asked {
         // SAFETY: outside a transaction, as every loop of the server does it.
         unsafe { pg_sys::ProcessConfigFile(pg_sys::GucContext::PGC_SIGHUP) };
+        give_way();
     }
     asked
 }
@@ -121,29 +122,36 @@ fn answer_the_server() {
 
 /// Settings of a worker's session, whatever the database or its roles are configured to.
 pub fn configure_session() {
-    // of a session and this worker that wait for each other, the worker gives way: its waits end before the session's
-    // deadlock_timeout
-    // SAFETY: reads a setting of this process, in milliseconds.
-    let patience = unsafe { pg_sys::DeadlockTimeout } / 2;
-    let patience = CString::new(patience.clamp(1, 3000).to_string()).unwrap_or_default();
-    let settings: [(&CStr, &CStr); 7] = [
+    const SETTINGS: [(&CStr, &CStr); 6] = [
         (c"search_path", c"pg_catalog, pg_temp"),
         (c"TimeZone", c"UTC"),
         (c"DateStyle", c"ISO"),
-        (c"lock_timeout", &patience),
         (c"default_transaction_isolation", c"read committed"),
         (c"default_transaction_read_only", c"off"),
         (c"default_transaction_deferrable", c"off"),
     ];
-    for (name, value) in settings {
-        // SAFETY: C strings that live until it returns, which copies them.
-        unsafe {
-            pg_sys::SetConfigOption(
-                name.as_ptr(),
-                value.as_ptr(),
-                pg_sys::GucContext::PGC_SUSET,
-                pg_sys::GucSource::PGC_S_OVERRIDE,
-            );
-        }
+    for (name, value) in SETTINGS {
+        set(name, value);
+    }
+    give_way();
+}
+
+/// Of a session and this worker that wait for each other, the worker gives way: its waits end before the session's
+/// `deadlock_timeout`.
+fn give_way() {
+    // SAFETY: reads a setting of this process, in milliseconds.
+    let patience = unsafe { pg_sys::DeadlockTimeout } / 2;
+    set(c"lock_timeout", &CString::new(patience.clamp(1, 3000).to_string()).unwrap_or_default());
+}
+
+fn set(name: &CStr, value: &CStr) {
+    // SAFETY: C strings that live until it returns, which copies them.
+    unsafe {
+        pg_sys::SetConfigOption(
+            name.as_ptr(),
+            value.as_ptr(),
+            pg_sys::GucContext::PGC_SUSET,
+            pg_sys::GucSource::PGC_S_OVERRIDE,
+        );
     }
 }
