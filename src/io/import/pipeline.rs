@@ -105,6 +105,11 @@ impl Pipeline {
     /// # Errors
     /// A thread could not be made, or the root cannot be listed.
     pub fn start(spec: Spec, readers: usize) -> io::Result<Pipeline> {
+        Pipeline::start_ahead(spec, readers, FOUND)
+    }
+
+    /// As [`Pipeline::start`], with so many batches found and not yet read.
+    pub(super) fn start_ahead(spec: Spec, readers: usize, found: usize) -> io::Result<Pipeline> {
         let walk = Walk::new(&spec.root, spec.after.as_deref(), spec.only.clone())?;
         let shared = Arc::new(Shared {
             spec,
@@ -117,7 +122,7 @@ impl Pipeline {
             counted: AtomicU64::new(0),
             all_counted: AtomicBool::new(false),
         });
-        let (found, batches) = sync_channel::<Batch>(FOUND);
+        let (found, batches) = sync_channel::<Batch>(found);
         let (finished, done) = sync_channel::<Done>(AHEAD);
         // made first: when a thread cannot be started, dropping it ends those that were
         let pipeline = Pipeline { shared: shared.clone(), done, waiting: BTreeMap::new() };

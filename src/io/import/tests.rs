@@ -10,7 +10,7 @@ use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 struct Tree(PathBuf);
 
@@ -174,6 +174,24 @@ fn files_come_in_the_order_of_the_walk_with_their_bytes_and_are_counted() {
     let mut rest = Pipeline::start(spec(&tree, Some(order[400].clone())), 2).unwrap();
     assert_eq!(take_all(&mut rest).len(), 299);
     assert_eq!(rest.total(), Some(299));
+}
+
+/// The walk stands still: nobody takes what the readers have made.
+#[test]
+fn what_the_walk_has_not_come_to_is_counted() {
+    let tree = Tree::new();
+    for n in 0..4000 {
+        tree.write(format!("spur/{:02x}/{n}.json", n % 16).as_bytes(), b"x");
+    }
+    let mut pipeline = Pipeline::start_ahead(spec(&tree, None), 2, 1).unwrap();
+    let began = Instant::now();
+    while pipeline.total().is_none() {
+        assert!(began.elapsed() < Duration::from_secs(30), "nobody counts");
+        std::thread::yield_now();
+    }
+    assert_eq!((pipeline.total(), pipeline.complete()), (Some(4000), false));
+    assert_eq!(take_all(&mut pipeline).len(), 4000);
+    assert_eq!(pipeline.total(), Some(4000));
 }
 
 #[test]

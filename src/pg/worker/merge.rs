@@ -1,7 +1,7 @@
 //! A helper of a long import: it takes into the index of payloads what the import's session has put on the index's list of
 //! pending entries, beside it. That was a third of the session's time (docs/adr/0027).
 
-use super::{signals, xact};
+use super::{signals, write_back::is_locked, xact};
 use crate::pg::store::migration as rows;
 use crate::pg::{store, wake};
 use pgrx::bgworkers::{BackgroundWorker, BackgroundWorkerBuilder, BgWorkerStartTime, DynamicBackgroundWorker};
@@ -56,8 +56,12 @@ pub extern "C-unwind" fn enrichment_merge_main(database: pg_sys::Datum) {
     signals::configure_session();
     store::registry::in_worker();
     while !signals::terminating() && wake::alive(session) {
-        // an error (a lock that somebody holds, an index that is made anew) leaves the list to the next time, or to the session
-        drop(xact::run(c"enrichment_cache: payload index, for an import", rows::settle));
-        signals::wait(REST, None);
+        match xact::run(c"enrichment_cache: payload index, for an import", rows::settle) {
+            Err(error) if !signals::terminating() && !is_locked(&error) => {
+                pgrx::warning!("enrichment_cache: the helper of an import ends, the import goes on by itself: {error}");
+                return;
+            }
+            _ => signals::wait(REST, None),
+        };
     }
 }

@@ -1,6 +1,6 @@
 //! Imports that are killed, cancelled, run twice at once, or read a tree that changes.
 
-use super::tree::{adds_up, database, parts, report, Tree};
+use super::tree::{adds_up, database, parts, report, slow_down, Tree};
 use crate::support::{one, own_cluster, run, said, SOON};
 use postgres::Client;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,15 +15,6 @@ fn tree() -> Tree {
     }
     tree.file("README", "x", 1);
     tree
-}
-
-/// Makes every row take its time, so that who watches an import can be quicker than it.
-fn slow_down(client: &mut Client) {
-    run(
-        client,
-        "CREATE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_catalog.pg_sleep(0.005); RETURN NEW; END';
-        CREATE TRIGGER slowly BEFORE INSERT ON enrichment_cache FOR EACH ROW EXECUTE FUNCTION slowly()",
-    );
 }
 
 /// Begins an import in a session of its own and calls `harm` when so many files are in.
@@ -60,7 +51,7 @@ fn is_whole(client: &mut Client, report: &serde_json::Value) {
 fn a_server_killed_twenty_times_ends_with_a_report_that_adds_up() {
     let cluster = own_cluster("import_crash");
     run(&mut cluster.client("postgres"), "CREATE EXTENSION enrichment_cache");
-    slow_down(&mut cluster.client("postgres"));
+    slow_down(&mut cluster.client("postgres"), "ROW", 0.005);
     let tree = tree();
     let call = tree.import(", batch_size => 3");
     for round in 1..=20_u32 {
@@ -76,7 +67,7 @@ fn a_server_killed_twenty_times_ends_with_a_report_that_adds_up() {
 #[test]
 fn a_cancelled_import_goes_on_where_it_was_in_the_same_session_and_in_another() {
     let (cluster, mut client) = database("import_cancel");
-    slow_down(&mut client);
+    slow_down(&mut client, "ROW", 0.005);
     let tree = tree();
     let call = tree.import(", batch_size => 2");
     for after in [10, 200] {

@@ -1,9 +1,8 @@
 //! The helper of a long import: it is there while it is needed, and gone however the import ends.
 
-use super::tree::{database, parts, report, Tree};
-use crate::support::{ask, one, run, same, SOON};
-use postgres::Client;
-use testbed::wait_until;
+use super::tree::{database, parts, report, slow_down, Tree};
+use crate::support::{ask, one, run, same, wait_served, SOON};
+use testbed::{wait_until, Cluster};
 
 const FILES: u32 = 8000;
 const HELPERS: &str = "SELECT count(*) FROM pg_stat_activity
@@ -17,19 +16,10 @@ fn tree() -> Tree {
     tree
 }
 
-/// Makes every batch take its time, so that who watches is quicker than it.
-fn slow_down(client: &mut Client) {
-    run(
-        client,
-        "CREATE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_catalog.pg_sleep(0.3); RETURN NULL; END';
-        CREATE TRIGGER slowly BEFORE INSERT ON enrichment_cache FOR EACH STATEMENT EXECUTE FUNCTION slowly()",
-    );
-}
-
 #[test]
 fn a_long_import_has_a_helper_until_it_ends_and_a_short_one_has_none() {
     let (cluster, mut client) = database("helped");
-    slow_down(&mut client);
+    slow_down(&mut client, "STATEMENT", 0.3);
     let long = tree();
     let mut watch = cluster.client("helped");
     let call = long.import("");
@@ -67,7 +57,7 @@ fn a_long_import_has_a_helper_until_it_ends_and_a_short_one_has_none() {
 #[test]
 fn the_helper_ends_with_an_import_that_is_cancelled_and_with_a_session_that_is_ended() {
     let (cluster, mut client) = database("left_alone");
-    slow_down(&mut client);
+    slow_down(&mut client, "STATEMENT", 0.3);
     let tree = tree();
     let call = tree.import("");
     let mut watch = cluster.client("left_alone");
@@ -84,4 +74,37 @@ fn the_helper_ends_with_an_import_that_is_cancelled_and_with_a_session_that_is_e
         // the next one begins anew
         run(&mut watch, "DELETE FROM enrichment_migration; TRUNCATE enrichment_cache");
     }
+}
+
+#[test]
+fn an_import_goes_on_without_its_helper() {
+    let (cluster, mut client) = database("bereft");
+    slow_down(&mut client, "STATEMENT", 0.3);
+    let tree = tree();
+    let call = tree.import("");
+    let mut watch = cluster.client("bereft");
+    let mut importing = cluster.client("bereft");
+    let done = std::thread::scope(|threads| {
+        let import = threads.spawn(|| report(&mut importing, &call));
+        wait_until("the helper", SOON, || same(ask::<i64>(&mut watch, HELPERS)?, &1));
+        run(&mut watch, &HELPERS.replace("count(*)", "pg_terminate_backend(pid)"));
+        import.join().expect("a session")
+    });
+    assert_eq!(parts(&done), format!("files {FILES}, imported {FILES}"));
+}
+
+/// The launchers, PostgreSQL's and ours, and one worker take all slots.
+#[test]
+fn an_import_needs_no_helper_where_no_slot_is_free() {
+    let cluster = Cluster::builder("slotless")
+        .preload(true)
+        .setting("max_worker_processes", "3")
+        .start()
+        .unwrap_or_else(|why| panic!("{why}"));
+    let mut client = cluster.client("postgres");
+    run(&mut client, "CREATE EXTENSION enrichment_cache; UPDATE enrichment_service SET enabled = false");
+    wait_served(&cluster, "postgres");
+    let tree = tree();
+    let done = report(&mut client, &tree.import(""));
+    assert_eq!(parts(&done), format!("files {FILES}, imported {FILES}"));
 }

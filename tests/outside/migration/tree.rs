@@ -86,6 +86,18 @@ pub fn database(name: &str) -> (Arc<Cluster>, Client) {
     (cluster, client)
 }
 
+/// Makes every row, or every statement (`each`), take its time, so that who watches an import can be quicker than it.
+pub fn slow_down(client: &mut Client, each: &str, seconds: f64) {
+    run(
+        client,
+        &format!(
+            "CREATE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS
+                'BEGIN PERFORM pg_catalog.pg_sleep({seconds}); RETURN NEW; END';
+            CREATE TRIGGER slowly BEFORE INSERT ON enrichment_cache FOR EACH {each} EXECUTE FUNCTION slowly()"
+        ),
+    );
+}
+
 /// What a call of enrich_migrate_disk reports.
 pub fn report(client: &mut Client, call: &str) -> serde_json::Value {
     let rows = client.simple_query(call).unwrap_or_else(|why| panic!("{call}: {}", crate::support::said(&why)));
