@@ -37,6 +37,7 @@ pub enum DiskMode {
 
 static MAX_QUEUE: GucSetting<i32> = GucSetting::<i32>::new(2_000_000);
 static MEMO_SIZE: GucSetting<i32> = GucSetting::<i32>::new(256 * 1024);
+static WRITE_BACK_WORKERS: GucSetting<i32> = GucSetting::<i32>::new(2);
 static TRACK_LOOKUPS: GucSetting<bool> = GucSetting::<bool>::new(true);
 
 static PRELOADED: AtomicBool = AtomicBool::new(false);
@@ -112,6 +113,14 @@ pub fn init(preloading: bool) {
         0,
         604_800,
         GucFlags::UNIT_S,
+    );
+    whole(
+        c"enrichment_cache.write_back_workers",
+        c"Most processes of a database that write answers into attached tables at the same time (1 = its worker alone).",
+        &WRITE_BACK_WORKERS,
+        1,
+        16,
+        GucFlags::empty(),
     );
     text(
         c"enrichment_cache.disk_cache_dir",
@@ -275,4 +284,8 @@ pub fn stats_interval() -> Duration {
 
 pub fn sweep_interval() -> Option<Duration> {
     seconds(&SWEEP_INTERVAL)
+}
+
+pub fn write_back_workers() -> i32 {
+    WRITE_BACK_WORKERS.get()
 }

@@ -16,6 +16,7 @@ mod hooks;
 mod json;
 mod lone;
 mod migration;
+mod packed;
 mod probe;
 pub mod ranges;
 mod room;

@@ -2,12 +2,14 @@
 
 mod arrivals;
 mod columns;
+mod documents;
 mod layouts;
 mod loader;
 mod options;
 mod shape;
 mod sweeps;
 mod trouble;
+mod writers;
 
 use crate::sources_support::{load, note_expected, wait_filled, wait_quiet, ATTACH_SESSIONS, CLOSED, SMALL};
 use crate::support::{one, run, Base};

@@ -181,10 +181,13 @@ fn unicode(rest: &str) -> Option<(char, &str)> {
 }
 
 /// By the length of the keys, then by their bytes; of a key that comes twice the last member.
-fn in_order<'a>(mut members: Vec<(Cow<'a, str>, Value<'a>)>) -> Vec<(Cow<'a, str>, Value<'a>)> {
-    members.sort_by(|(a, _), (b, _)| a.len().cmp(&b.len()).then_with(|| a.as_bytes().cmp(b.as_bytes())));
+pub(super) fn in_order<K: AsRef<str>, V>(mut members: Vec<(K, V)>) -> Vec<(K, V)> {
+    members.sort_by(|(a, _), (b, _)| {
+        let (a, b) = (a.as_ref(), b.as_ref());
+        a.len().cmp(&b.len()).then_with(|| a.as_bytes().cmp(b.as_bytes()))
+    });
     members.dedup_by(|later, kept| {
-        let twice = later.0 == kept.0;
+        let twice = later.0.as_ref() == kept.0.as_ref();
         if twice {
             std::mem::swap(later, kept);
         }
@@ -194,14 +197,14 @@ fn in_order<'a>(mut members: Vec<(Cow<'a, str>, Value<'a>)>) -> Vec<(Cow<'a, str
 }
 
 /// Entries of a container that is being written, and where its values begin.
-struct Entries {
+pub(super) struct Entries {
     at: usize,
     base: usize,
     written: usize,
 }
 
 impl Entries {
-    fn begin(header: u32, count: usize, entries: usize, out: &mut Vec<u8>) -> Option<Self> {
+    pub(super) fn begin(header: u32, count: usize, entries: usize, out: &mut Vec<u8>) -> Option<Self> {
         if count > COUNT as usize {
             return None;
         }
@@ -213,7 +216,7 @@ impl Entries {
     }
 
     /// Notes the next value, which `out` holds from `before` on.
-    fn note(&mut self, kind: u32, before: usize, out: &mut [u8]) -> Option<()> {
+    pub(super) fn note(&mut self, kind: u32, before: usize, out: &mut [u8]) -> Option<()> {
         let (end, length) = (out.len() - self.base, out.len() - before);
         let held = if self.written.is_multiple_of(STRIDE) { IS_END | u32::try_from(end).ok()? } else { length as u32 };
         // all that the container holds counts, as its entries may have to say where it ends

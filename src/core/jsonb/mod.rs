@@ -3,6 +3,7 @@
 //! Nothing is copied and nothing is trusted: bytes of another form give `None`. Texts are bytes in the server's
 //! encoding, all of which hold ASCII as it is.
 
+mod assemble;
 mod build;
 mod number;
 mod path;
@@ -12,6 +13,7 @@ pub(crate) mod sample;
 #[cfg(test)]
 mod tests;
 
+pub use assemble::{object, Part};
 pub use build::build;
 pub use number::Number;
 pub use path::walk;

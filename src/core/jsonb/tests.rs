@@ -291,6 +291,26 @@ proptest! {
     }
 
     #[test]
+    fn an_object_of_parts_is_the_bytes_of_the_whole(parts in proptest::collection::vec(("[a-z_]{0,6}", json()), 0..6)) {
+        let built: Vec<Vec<u8>> = parts.iter().map(|(_, part)| build(&part.to_string()).unwrap()).collect();
+        let mut members: Vec<(&str, Part)> =
+            parts.iter().zip(&built).map(|((key, _), bytes)| (key.as_str(), Part::Jsonb(bytes))).collect();
+        let inner = members.clone();
+        members.push(("Texts", Part::Object(vec![("b", Part::Text("x y")), ("aa", Part::Null)])));
+        members.push(("Inner", Part::Object(inner)));
+        let inner: Json = parts.iter().cloned().collect::<serde_json::Map<_, _>>().into();
+        let mut whole: serde_json::Map<_, _> = parts.iter().cloned().collect();
+        whole.insert("Texts".to_string(), json!({"b": "x y", "aa": null}));
+        whole.insert("Inner".to_string(), inner);
+        prop_assert_eq!(object(members), build(&Json::from(whole).to_string()));
+    }
+
+    #[test]
+    fn parts_that_are_no_jsonb_do_no_harm(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
+        let _ = object(vec![("a", Part::Jsonb(&bytes)), ("b", Part::Text("x"))]);
+    }
+
+    #[test]
     fn no_text_does_harm(text in "\\PC{0,40}|[\\[\\]{}\",:0-9eE.\\\\u-]{0,40}") {
         if let Some(built) = build(&text) {
             prop_assert!(root(&built).is_some());

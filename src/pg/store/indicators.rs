@@ -52,28 +52,54 @@ pub fn analyse() -> Result<(), Error> {
 static ANSWERED: Statement = Statement {
     sql: "UPDATE @extschema@.enrichment_indicator i SET dirty = true
         FROM @extschema@.enrichment_source s
-        WHERE i.cache_key = ANY ($2) AND NOT i.dirty AND s.name = i.source AND $1 = ANY (s.services)",
+        WHERE i.cache_key = ANY ($2) AND s.name = i.source AND $1 = ANY (s.services)",
     args: &[TEXTOID, TEXTARRAYOID],
 };
 
-/// Marks the rows of newly answered keys for writing, in every source that asks this service.
+/// Marks the rows of newly answered keys for writing, in every source that asks this service. Marked ones too: somebody may be
+/// writing what was known before, and has taken the mark off in a transaction that goes on; this waits for it.
 pub fn answered(service: &str, keys: Vec<String>) -> Result<(), Error> {
     spi::run(&ANSWERED, &[Arg::of(service), Arg::of(keys)], Mode::Write, |_| {})?;
     Ok(())
 }
 
 static DIRTY: Statement = Statement {
-    sql: "SELECT i.raw_key, i.row_count FROM @extschema@.enrichment_indicator i
-        WHERE i.source = $1 AND i.dirty AND i.raw_key <> ALL ($3)
-        ORDER BY i.raw_key LIMIT $2",
-    args: &[TEXTOID, INT8OID, TEXTARRAYOID],
+    sql: "SELECT d.raw_key, d.row_count FROM (
+            SELECT i.raw_key, i.row_count FROM @extschema@.enrichment_indicator i
+            WHERE i.source = $1 AND i.dirty AND i.raw_key <> ALL ($3)
+            ORDER BY i.raw_key OFFSET 0) d
+        WHERE ($4 = 1 OR (pg_catalog.hashtext(d.raw_key) & 2147483647) % $4 = ANY ($5))
+        LIMIT $2",
+    args: &[TEXTOID, INT8OID, TEXTARRAYOID, INT4OID, INT4ARRAYOID],
 };
 
-/// Keys of a source whose rows are to be written, until they have `rows` rows together (at least one key); `resting` ones
-/// are left out.
-pub fn dirty(source: &str, rows: i64, resting: Vec<String>) -> Result<Vec<(String, i64)>, Error> {
+/// Which keys a process writes: those whose hash, modulo `of`, is one of `mine`.
+#[derive(Clone)]
+pub struct Share {
+    pub of: i32,
+    pub mine: Vec<i32>,
+}
+
+impl Default for Share {
+    /// All of them.
+    fn default() -> Self {
+        Share { of: 1, mine: vec![0] }
+    }
+}
+
+/// Keys of a source whose rows are to be written, until they have `rows` rows together (at least one key), `most` keys at
+/// most; `resting` ones are left out.
+pub fn dirty(
+    source: &str,
+    rows: i64,
+    most: usize,
+    resting: Vec<String>,
+    share: &Share,
+) -> Result<Vec<(String, i64)>, Error> {
     let (mut keys, mut sum) = (Vec::new(), 0i64);
-    spi::run(&DIRTY, &[Arg::of(source), Arg::of(rows), Arg::of(resting)], Mode::Write, |row| {
+    let most = i64::try_from(most).map_or(rows, |most| most.clamp(1, rows.max(1)));
+    let args = [Arg::of(source), Arg::of(most), Arg::of(resting), Arg::of(share.of), Arg::of(share.mine.clone())];
+    spi::run(&DIRTY, &args, Mode::Write, |row| {
         let count = row.get::<i64>(2).unwrap_or(1).max(1);
         if let Some(key) = row.text(1).filter(|_| keys.is_empty() || sum.saturating_add(count) <= rows) {
             sum = sum.saturating_add(count);
@@ -91,8 +117,20 @@ static WRITTEN: Statement = Statement {
     args: &[TEXTOID, TEXTARRAYOID],
 };
 
+/// Takes the marks off. Before the answers are read: see [`answered`].
 pub fn written(source: &str, raw_keys: Vec<String>) -> Result<(), Error> {
     spi::run(&WRITTEN, &[Arg::of(source), Arg::of(raw_keys)], Mode::Write, |_| {})?;
+    Ok(())
+}
+
+static UNWRITTEN: Statement = Statement {
+    sql: "UPDATE @extschema@.enrichment_indicator SET dirty = true WHERE source = $1 AND raw_key = $2",
+    args: &[TEXTOID, TEXTOID],
+};
+
+/// Marks a key whose rows are not all written.
+pub fn unwritten(source: &str, raw_key: &str) -> Result<(), Error> {
+    spi::run(&UNWRITTEN, &[Arg::of(source), Arg::of(raw_key)], Mode::Write, |_| {})?;
     Ok(())
 }
 

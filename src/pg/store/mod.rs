@@ -122,7 +122,7 @@ pub fn is_distributed(relation: pg_sys::Oid) -> Result<bool, Error> {
         return Ok(false);
     }
     let args = [(pg_sys::BuiltinOid::OIDOID, spi::Arg::of(relation))];
-    Ok(spi::run_once(DISTRIBUTED, &args, spi::Mode::Read, |_| {})? > 0)
+    Ok(spi::run_once(DISTRIBUTED, None, &args, spi::Mode::Read, |_| {})? > 0)
 }
 
 fn refresh_home() {
@@ -153,6 +153,6 @@ fn look_up() -> Option<Home> {
             found = Some(Home { schema: Rc::from(schema.as_str()), extension, namespace, owner });
         }
     };
-    let _ = spi::with_latest_snapshot(|| spi::run_once(SQL, &[], spi::Mode::Read, each));
+    let _ = spi::with_latest_snapshot(|| spi::run_once(SQL, None, &[], spi::Mode::Read, each));
     found
 }

@@ -3,6 +3,7 @@
 use crate::core::error::Error;
 use crate::core::Micros;
 use crate::pg::convert::to_micros;
+use crate::pg::packed::Method;
 use crate::pg::spi::{self, Arg, Mode, Statement};
 use pgrx::pg_sys;
 use pgrx::pg_sys::BuiltinOid::*;
@@ -60,6 +61,8 @@ pub struct Source {
     pub time: Option<Column>,
     pub services: Vec<String>,
     pub into: Option<Column>,
+    /// How that column compresses its values, if it does.
+    pub packing: Option<Method>,
     pub shape: Shape,
     /// Columns that are true when a service finds fault, and that service.
     pub flags: Vec<(Column, String)>,
@@ -107,7 +110,9 @@ static SOURCES: Statement = Statement {
                 AND CASE WHEN s.key_expression IS NULL AND s.shape <> 'passwords' THEN x.indkey[0] = k.attnum
                     ELSE x.indkey[0] = 0 END),
             CASE c.relkind WHEN 'p' THEN (SELECT pg_catalog.sum(p.relpages) FROM pg_catalog.pg_partition_tree(c.oid) t
-                JOIN pg_catalog.pg_class p ON p.oid = t.relid) ELSE c.relpages END::int8
+                JOIN pg_catalog.pg_class p ON p.oid = t.relid) ELSE c.relpages END::int8,
+            (SELECT i.attcompression::text FROM pg_catalog.pg_attribute i
+                WHERE i.attrelid = c.oid AND i.attname = s.into_column AND NOT i.attisdropped AND i.attstorage IN ('x', 'm'))
         FROM @extschema@.enrichment_source s
         LEFT JOIN pg_catalog.pg_class c ON c.oid = s.relation AND c.relkind IN ('r', 'p')
         LEFT JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -204,6 +209,7 @@ fn read(row: &spi::Row, name: &str) -> Result<Source, String> {
         time,
         services,
         into,
+        packing: row.text(23).map(|letter| Method::named(&letter)),
         shape: Shape::named(&row.text(6).unwrap_or_default()),
         flags,
         commit_interval: row.get::<i32>(7).map_or(100, i64::from),

@@ -5,7 +5,7 @@ use super::answers::{self, Held};
 use super::fetches::{self, Contested};
 use super::{
     adopt::Adoption, discover, lanes::Lanes, ledgers::Ledgers, lookups::Lookups, mirror::Mirror, said, signals,
-    signals::Ended, steps::Steps, trials::Trials, write_back::WriteBack, xact,
+    signals::Ended, steps::Steps, trials::Trials, write_back::WriteBack, writers::Writers, xact,
 };
 use crate::core::error::Error;
 use crate::core::Micros;
@@ -93,8 +93,14 @@ fn wakes(oid: u32) -> u32 {
 }
 
 /// How often this database's extension has come or gone, so far.
-fn changes(oid: u32) -> u32 {
+pub(super) fn changes(oid: u32) -> u32 {
     shmem::read(|shared| shared.database(oid).map_or(0, |place| place.changes)).unwrap_or(0)
+}
+
+/// Whether this process is the worker of the database still, with the extension as it was and no session that keeps workers out.
+pub(super) fn is_served_by(oid: u32, pid: i32, changes: u32) -> bool {
+    let stands = |place: &Database| place.pid == pid && place.held_by == 0 && place.changes == changes;
+    wake::alive(pid) && shmem::read(|shared| shared.database(oid).is_some_and(stands)).unwrap_or(false)
 }
 
 /// Reports that the extension was not there when `seen` changes had been told of: if it has come since, the launcher,
@@ -128,6 +134,7 @@ struct Worker {
     contested: Contested,
     trials: Trials,
     write_back: WriteBack,
+    writers: Writers,
     lookups: Lookups,
     adoption: Adoption,
     mirror: Mirror,
@@ -169,6 +176,7 @@ fn serve(oid: u32, extension: pg_sys::Oid) {
         contested: Contested::default(),
         trials: Trials::default(),
         write_back: WriteBack::default(),
+        writers: Writers::default(),
         lookups: Lookups::starting(now),
         adoption: Adoption::default(),
         mirror,
@@ -248,6 +256,7 @@ impl Worker {
             contested,
             trials,
             write_back,
+            writers,
             released,
             attached,
             lookups,
@@ -292,7 +301,9 @@ impl Worker {
             });
             discover::note_broken(&attached.broken, steps);
             busy |= discover::sweep(&attached.standing, steps);
+            write_back.take(writers.share());
             busy |= write_back.all(&attached.standing, steps);
+            writers.tend(write_back.is_pressed());
         }
         lookups.gather();
         busy |= lookups.fold(steps);

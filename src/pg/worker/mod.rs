@@ -7,6 +7,7 @@ mod credentials;
 mod database;
 mod discover;
 mod fetches;
+mod helper;
 mod jobs;
 mod lane;
 mod lanes;
@@ -23,6 +24,7 @@ mod steps;
 mod trials;
 mod usage;
 mod write_back;
+mod writers;
 mod xact;
 
 pub use merge::Merger;

@@ -7,6 +7,7 @@ use crate::core::error::Error;
 use crate::core::Micros;
 use crate::pg::convert;
 use crate::pg::store::indicators;
+pub use crate::pg::store::indicators::Share;
 use crate::pg::store::sources::{self, Shape, Source};
 use crate::pg::store::user_tables::{self, Part, Place};
 use std::collections::BTreeMap;
@@ -22,6 +23,8 @@ const UNINDEXED_BATCH: i64 = 50;
 /// For each batch of prefixes a table of passwords is hashed once as a whole, so there it is many: 276,000 passwords
 /// then take some 30 passes in place of 2,800.
 const PASSWORD_BATCH: i64 = 10_000;
+/// Keys that are looked for at once at first.
+const FEW_KEYS: usize = 50;
 /// Places of rows that are held of a key; rows beyond are looked for piece by piece.
 const MOST_PLACES: i64 = 1_000_000;
 /// This many keys refused and none written means that the table refuses, not its rows.
@@ -33,16 +36,26 @@ pub struct WriteBack {
     locked: BTreeMap<String, (Micros, Vec<String>)>,
     /// Keys that are written piece by piece, by source and key.
     pieces: Pieces,
+    /// The keys that are this process's.
+    share: Share,
+    /// As many keys as are looked for at once, by source: so many have had the rows of a transaction of late, and some more.
+    usual: BTreeMap<String, usize>,
+    /// Whether there was more to write than the last turn had time for, of sources whose keys can be shared.
+    pressed: bool,
 }
 
 type Pieces = BTreeMap<(String, String), Large>;
 
-/// A key of very many rows. They are written where they stood when it began; then what is still to change, because it was
-/// moved or came meanwhile, is looked for.
+/// A key of very many rows. They are written where they stood when it began. Unless each was found there and written, what is
+/// still to change, because it was moved meanwhile, is looked for.
 #[derive(Default)]
 struct Large {
     /// None: not looked for yet.
     places: Option<Vec<Place>>,
+    /// Whether rows may be left when all places are through.
+    missed: bool,
+    /// What the rows were given so far, and how many rows the key had.
+    given: Option<(Option<u64>, i64)>,
     /// Pieces that were looked for.
     further: i64,
 }
@@ -61,12 +74,45 @@ impl Parts {
 }
 
 impl WriteBack {
-    /// Writes one batch of each source; true when one of them had anything to write.
-    pub fn all(&mut self, standing: &[Source], steps: &mut Steps) -> bool {
+    /// That of a process which writes a share of the keys.
+    pub fn of(share: Share) -> Self {
+        WriteBack { share, ..WriteBack::default() }
+    }
+
+    /// Changes the share.
+    pub fn take(&mut self, share: Share) {
+        self.share = share;
+    }
+
+    pub fn is_pressed(&self) -> bool {
+        self.pressed
+    }
+
+    /// As [`WriteBack::all`], of the sources whose keys can be shared.
+    ///
+    /// # Errors
+    /// What went wrong; the sources that come later are left out then.
+    pub fn helped(&mut self, standing: &[Source]) -> Result<bool, Error> {
+        let mut busy = false;
+        self.forget(standing);
+        for source in standing.iter().filter(|source| is_shared(source)) {
+            busy |= self.batch(source)?;
+        }
+        Ok(busy)
+    }
+
+    fn forget(&mut self, standing: &[Source]) {
         let now = convert::clock();
         let stands = |name: &String| standing.iter().any(|source| source.name == *name);
         self.locked.retain(|name, (until, _)| *until > now && stands(name));
         self.pieces.retain(|(name, _), _| stands(name));
+        self.usual.retain(|name, _| stands(name));
+    }
+
+    /// Writes one batch of each source; true when one of them had anything to write.
+    pub fn all(&mut self, standing: &[Source], steps: &mut Steps) -> bool {
+        self.forget(standing);
+        self.pressed = false;
         let mut busy = false;
         for source in standing {
             busy |= steps.run(&format!("write-back to {}", source.name), || self.batch(source));
@@ -83,20 +129,32 @@ impl WriteBack {
         let began = Instant::now();
         let mut busy = false;
         // answers and new keys wait meanwhile, so not for long
+        let all = Share::default();
         while began.elapsed() < TURN {
+            let share = if is_shared(source) { &self.share } else { &all };
             let resting = self.locked.get(&source.name).map(|(_, keys)| keys.clone()).unwrap_or_default();
+            // each look at a table without an index takes as many as it can
+            let usual = match is_shared(source) && source.indexed {
+                true => self.usual.get(&source.name).copied().unwrap_or(FEW_KEYS),
+                false => usize::MAX,
+            };
             let mut keys = Vec::new();
             let written = xact::run(c"enrichment_cache: writing back", || {
-                keys = indicators::dirty(&source.name, rows_at_once(source), resting)?;
+                keys = indicators::dirty(&source.name, rows_at_once(source), usual, resting, share)?;
                 write(source, &keys, &mut self.pieces)
             });
             match written {
                 Ok(()) if keys.is_empty() => break,
-                Ok(()) => busy = true,
+                Ok(()) => {
+                    busy = true;
+                    let next = if keys.len() == usual { 2 * usual } else { keys.len() * 3 / 2 + FEW_KEYS };
+                    self.usual.insert(source.name.clone(), next);
+                }
                 Err(error) if keys.is_empty() => return Err(error),
                 Err(_) => return self.in_parts(source, &keys),
             }
         }
+        self.pressed |= is_shared(source) && began.elapsed() >= TURN;
         Ok(busy)
     }
 
@@ -160,17 +218,24 @@ fn rows_at_once(source: &Source) -> i64 {
 fn write(source: &Source, keys: &[(String, i64)], pieces: &mut Pieces) -> Result<(), Error> {
     let Some((first, _)) = keys.first() else { return Ok(()) };
     let names: Vec<String> = keys.iter().map(|(key, _)| key.clone()).collect();
+    indicators::written(&source.name, names.clone())?;
     if source.shape != Shape::None {
-        // a key of very many rows is written piece by piece, and stays on the list until a piece is not full
+        // a key of very many rows is written piece by piece, and stays on the list until all are through
         let most = rows_at_once(source);
-        let large = keys.iter().map(|(_, rows)| *rows).find(|rows| *rows > most);
-        match large {
+        match keys.iter().map(|(_, rows)| *rows).find(|rows| *rows > most) {
             None => drop(user_tables::write_back(source, &names, Part::All)?),
-            Some(rows) if !write_piece(source, first, rows, most, pieces)? => return Ok(()),
+            Some(rows) if !write_piece(source, first, rows, most, pieces)? => {
+                indicators::unwritten(&source.name, first)?
+            }
             Some(_) => (),
         }
     }
-    indicators::written(&source.name, names)
+    Ok(())
+}
+
+/// Whether several processes may write into its table: an answer about a file or a password changes rows of other keys too.
+fn is_shared(source: &Source) -> bool {
+    matches!(source.shape, Shape::Raw | Shape::Cowrieprocessor)
 }
 
 /// Writes the next piece of a key; true when it was the last.
@@ -178,7 +243,9 @@ fn write_piece(source: &Source, key: &String, rows: i64, most: i64, pieces: &mut
     let name = (source.name.clone(), key.clone());
     let large = pieces.entry(name.clone()).or_default();
     if large.places.is_none() {
-        large.places = Some(user_tables::places(source, key, MOST_PLACES)?);
+        let places = user_tables::places(source, key, MOST_PLACES)?;
+        large.missed = places.len() as i64 >= MOST_PLACES;
+        large.places = Some(places);
     }
     let keys = std::slice::from_ref(key);
     let places = large.places.as_mut().map(|places| (places.last().map(|(table, _)| *table), places));
@@ -186,14 +253,22 @@ fn write_piece(source: &Source, key: &String, rows: i64, most: i64, pieces: &mut
         // of one table: in another, other rows stand at the same places
         let alike = places.iter().rev().take(most as usize).take_while(|(its, _)| *its == table).count();
         let rest = places.len() - alike;
-        user_tables::write_back(source, keys, Part::At(&places[rest..]))?;
+        let written = user_tables::write_back(source, keys, Part::At(&places[rest..]))?;
+        let given = (written.content, rows);
+        // a row was not at its place any more (or had its answers already), an answer or a row came meanwhile
+        large.missed |=
+            written.rows < alike as u64 || written.content.is_none() || *large.given.get_or_insert(given) != given;
         places.truncate(rest);
-        return Ok(false);
+        if rest > 0 || large.missed {
+            return Ok(false);
+        }
+        pieces.remove(&name);
+        return Ok(true);
     }
     let written = user_tables::write_back(source, keys, Part::Some(most))?;
     large.further += 1;
     // a trigger of the table that undoes what is written must not keep it here for ever
-    if written >= most as u64 && large.further <= 2 * (rows / most + 1) {
+    if written.rows >= most as u64 && large.further <= 2 * (rows / most + 1) {
         return Ok(false);
     }
     pieces.remove(&name);

@@ -34,7 +34,7 @@ pub fn write(source: &Source, raw_keys: &[String], part: Part) -> Result<u64, Er
     let args = [(TEXTOID, Arg::of(source.name.as_str())), (TEXTARRAYOID, Arg::of(raw_keys.to_vec()))];
     let (mut raw, mut status, mut label, mut description) = (vec![], vec![], vec![], vec![]);
     let (mut malicious, mut total, mut first_seen, mut last_analysis) = (vec![], vec![], vec![], vec![]);
-    spi::run_once(&sql, &args, Mode::Write, |row| {
+    spi::run_once(&sql, None, &args, Mode::Write, |row| {
         raw.push(row.text(1));
         status.push(row.text(2));
         label.push(row.text(3));
@@ -59,7 +59,7 @@ pub fn write(source: &Source, raw_keys: &[String], part: Part) -> Result<u64, Er
         (TIMESTAMPTZARRAYOID, Arg::of(last_analysis)),
     ];
     part.add_args(&mut args);
-    Ok(flagged + super::update(source, &update, &args)?)
+    Ok(flagged + super::update(source, &update, None, &args)?)
 }
 
 const PATCHES: &str = "unnest($1, $2, $3, $4, $5, $6, $7, $8) AS v (ec_raw, ec_status, ec_label, ec_type_description,
@@ -85,7 +85,7 @@ fn files_update(source: &Source, part: Part) -> Option<String> {
     let key = format!(
         "{key} = v.ec_raw::{key_type}{and_eligible}",
         key = source.key_sql(),
-        key_type = comparable(&source.key),
+        key_type = comparable(&source.key).0,
         and_eligible = source.and_eligible(),
     );
     let changed = format!("({})", changed.join(" OR "));

@@ -6,12 +6,13 @@ mod json;
 pub mod keys;
 pub mod looked;
 mod passwords;
+mod patches;
 mod sessions;
 
 use crate::core::error::Error;
 use crate::core::hash;
 use crate::pg::lone::Lone;
-use crate::pg::spi::{self, Arg, Mode};
+use crate::pg::spi::{self, Arg, Mode, Relation};
 use crate::pg::store::indicators;
 use crate::pg::store::sources::{Column, Shape, Source};
 use pgrx::pg_sys;
@@ -89,18 +90,28 @@ impl Part<'_> {
     }
 }
 
-/// Writes what the cache knows of these keys into their rows; returns how many rows changed.
+/// What became of the rows of some keys.
+#[derive(Clone, Copy, Default)]
+pub struct Written {
+    /// So many changed.
+    pub rows: u64,
+    /// A digest of what they were given; None where it was not taken.
+    pub content: Option<u64>,
+}
+
+/// Writes what the cache knows of these keys into their rows.
 ///
 /// # Errors
 /// 55P03 when a row stays locked by somebody else, or what the server raises; the transaction is over then.
-pub fn write_back(source: &Source, raw_keys: &[String], part: Part) -> Result<u64, Error> {
+pub fn write_back(source: &Source, raw_keys: &[String], part: Part) -> Result<Written, Error> {
     prepare_to_write()?;
-    match source.shape {
-        Shape::Raw | Shape::Cowrieprocessor => json::write(source, raw_keys, part),
-        Shape::Files => files::write(source, raw_keys, part),
-        Shape::Passwords => passwords::write(source, raw_keys),
-        Shape::None => Ok(0),
-    }
+    let rows = match source.shape {
+        Shape::Raw | Shape::Cowrieprocessor => return json::write(source, raw_keys, part),
+        Shape::Files => files::write(source, raw_keys, part)?,
+        Shape::Passwords => passwords::write(source, raw_keys)?,
+        Shape::None => 0,
+    };
+    Ok(Written { rows, content: None })
 }
 
 // A wait for a row ends long before anybody's deadlock_timeout: of a loader and this worker that wait for each other,
@@ -109,8 +120,8 @@ pub fn write_back(source: &Source, raw_keys: &[String], part: Part) -> Result<u6
 fn prepare_to_write() -> Result<(), Error> {
     const SETTINGS: &str = "SELECT pg_catalog.set_config('lock_timeout', '5ms', true),
         pg_catalog.set_config('synchronous_commit', 'off', true)";
-    spi::run_often(SETTINGS, &[], Mode::Write, |_| {})?;
-    spi::run_often("SET CONSTRAINTS ALL IMMEDIATE", &[], Mode::Write, |_| {})?;
+    spi::run_often(SETTINGS, None, &[], Mode::Write, |_| {})?;
+    spi::run_often("SET CONSTRAINTS ALL IMMEDIATE", None, &[], Mode::Write, |_| {})?;
     Ok(())
 }
 
@@ -141,22 +152,27 @@ pub fn places(source: &Source, raw_key: &str, most: i64) -> Result<Vec<Place>, E
         "SELECT t.tableoid, t.ctid::text FROM {relation} t WHERE {key} = $1::{key_type}{and_eligible} LIMIT {most}",
         relation = source.relation,
         key = source.key_sql(),
-        key_type = comparable(&source.key),
+        key_type = comparable(&source.key).0,
         and_eligible = source.and_eligible(),
     );
     let mut places = Vec::new();
     let args = [(pg_sys::BuiltinOid::TEXTOID, Arg::of(raw_key))];
     as_owner(source.owner, || {
-        spi::run_once(&sql, &args, Mode::Write, |row| places.extend(row.get(1).zip(row.text(2))))
+        spi::run_once(&sql, None, &args, Mode::Write, |row| places.extend(row.get(1).zip(row.text(2))))
     })?;
     Ok(places)
 }
 
 /// Runs an UPDATE of the owner's table with his rights. With an index on the key its plan is the same for few keys and many.
-fn update(source: &Source, sql: &str, args: &[(pg_sys::BuiltinOid, Arg)]) -> Result<u64, Error> {
+fn update(
+    source: &Source,
+    sql: &str,
+    given: Option<&Relation>,
+    args: &[(pg_sys::BuiltinOid, Arg)],
+) -> Result<u64, Error> {
     as_owner(source.owner, || match source.indexed {
-        true => spi::run_often(sql, args, Mode::Write, |_| {}),
-        false => spi::run_once(sql, args, Mode::Write, |_| {}),
+        true => spi::run_often(sql, given, args, Mode::Write, |_| {}),
+        false => spi::run_once(sql, given, args, Mode::Write, |_| {}),
     })
 }
 
@@ -173,11 +189,11 @@ fn as_owner<T>(owner: pg_sys::Oid, work: impl FnOnce() -> Result<T, Error>) -> R
 }
 
 // bpchar and varchar columns compare as text without a length, so that a long key is never cut to match
-fn comparable(key: &Column) -> &'static str {
+fn comparable(key: &Column) -> (&'static str, pg_sys::Oid) {
     match key.type_oid {
-        pg_sys::INETOID => "inet",
-        pg_sys::CIDROID => "cidr",
-        pg_sys::BPCHAROID => "bpchar",
-        _ => "text",
+        pg_sys::INETOID => ("inet", pg_sys::INETOID),
+        pg_sys::CIDROID => ("cidr", pg_sys::CIDROID),
+        pg_sys::BPCHAROID => ("bpchar", pg_sys::BPCHAROID),
+        _ => ("text", pg_sys::TEXTOID),
     }
 }

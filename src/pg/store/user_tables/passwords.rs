@@ -27,7 +27,7 @@ pub fn write(source: &Source, raw_keys: &[String]) -> Result<u64, Error> {
         relation = source.relation,
     );
     let (mut password, mut count, mut checked) = (vec![], vec![], vec![]);
-    spi::run_once(&sql, &[(TEXTARRAYOID, Arg::of(raw_keys.to_vec()))], Mode::Write, |row| {
+    spi::run_once(&sql, None, &[(TEXTARRAYOID, Arg::of(raw_keys.to_vec()))], Mode::Write, |row| {
         password.push(row.text(1));
         count.push(row.get::<i64>(2));
         checked.push(row.get::<pgrx::datum::TimestampWithTimeZone>(3));
@@ -54,7 +54,7 @@ pub fn write(source: &Source, raw_keys: &[String]) -> Result<u64, Error> {
         changed =
             values.iter().map(|(n, new)| format!("t.{n} IS DISTINCT FROM {new}")).collect::<Vec<_>>().join(" OR "),
         key = source.key.quoted,
-        key_type = comparable(&source.key),
+        key_type = comparable(&source.key).0,
     );
     as_owner(source.owner, || {
         let args = [
@@ -62,6 +62,6 @@ pub fn write(source: &Source, raw_keys: &[String]) -> Result<u64, Error> {
             (INT8ARRAYOID, Arg::of(count)),
             (TIMESTAMPTZARRAYOID, Arg::of(checked)),
         ];
-        spi::run_once(&update, &args, Mode::Write, |_| {})
+        spi::run_once(&update, None, &args, Mode::Write, |_| {})
     })
 }

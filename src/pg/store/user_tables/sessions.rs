@@ -56,12 +56,12 @@ pub fn flag(files: &Source, malicious: &[String]) -> Result<u64, Error> {
             link = file_session_id.quoted,
             relation = files.relation,
             key = files.key_sql(),
-            key_type = super::comparable(&files.key),
+            key_type = super::comparable(&files.key).0,
             and_eligible = files.and_eligible(),
         );
         let mut ids: Vec<String> = Vec::new();
         as_owner(files.owner, || {
-            spi::run_once(&find, &[(TEXTARRAYOID, Arg::of(malicious.to_vec()))], Mode::Write, |row| {
+            spi::run_once(&find, None, &[(TEXTARRAYOID, Arg::of(malicious.to_vec()))], Mode::Write, |row| {
                 ids.extend(row.text(1))
             })
         })?;
@@ -72,7 +72,7 @@ pub fn flag(files: &Source, malicious: &[String]) -> Result<u64, Error> {
             id = session_id.quoted,
             id_type = bare(&session_id),
         );
-        flagged += super::update(&sessions, &set, &[(TEXTARRAYOID, Arg::of(ids))])?;
+        flagged += super::update(&sessions, &set, None, &[(TEXTARRAYOID, Arg::of(ids))])?;
     }
     Ok(flagged)
 }
@@ -105,14 +105,14 @@ pub fn note_unflagged(files: &Source) -> Result<i64, Error> {
             WHERE v.malicious > 0 AND s.{flag} IS DISTINCT FROM true",
             files = files.relation,
             key = files.key.quoted,
-            key_type = super::comparable(&files.key),
+            key_type = super::comparable(&files.key).0,
             sessions = sessions.relation,
             id = session_id.quoted,
             file_id = file_session_id.quoted,
             flag = flag.quoted,
         );
         let mut keys: Vec<Seen> = Vec::new();
-        spi::run_once(&sql, &[(TEXTOID, Arg::of(files.name.as_str()))], Mode::Write, |row| {
+        spi::run_once(&sql, None, &[(TEXTOID, Arg::of(files.name.as_str()))], Mode::Write, |row| {
             let seen = |raw_key| Seen { raw_key, rows: 0, weight: 0.0, latest: None, unfilled: true };
             keys.extend(row.text(1).map(seen));
         })?;

@@ -1,6 +1,10 @@
 //! Running one SQL statement: plans kept per session, parameters bound, the reading or writing mode chosen by the
 //! caller (pgrx's own SPI chooses it by whether the transaction has an id already).
 
+mod relation;
+
+pub use relation::Relation;
+
 use crate::core::error::Error;
 use crate::pg::bind::Bind;
 use crate::pg::encoding;
@@ -70,6 +74,18 @@ impl Row {
         }
     }
 
+    /// The bytes of a `jsonb` in column `n`, without the length in front of them.
+    pub fn jsonb(&self, n: i32) -> Option<Vec<u8>> {
+        let mut null = true;
+        // SAFETY: as above; an unpacked value lives until SPI_finish.
+        unsafe {
+            let datum = pg_sys::SPI_getbinval(self.tuple, self.descriptor, n, &mut null);
+            (!null).then(|| {
+                pgrx::varlena::varlena_to_byte_slice(pg_sys::pg_detoast_datum_packed(datum.cast_mut_ptr())).to_vec()
+            })
+        }
+    }
+
     /// The text of column `n`, whatever the database's encoding.
     pub fn text(&self, n: i32) -> Option<String> {
         match encoding::is_utf8() {
@@ -128,6 +144,15 @@ impl Connection {
         unsafe { pg_sys::SPI_connect() };
         Connection
     }
+
+    /// One whose statements know what they are given by its name.
+    fn open_with(given: Option<&Relation>) -> Self {
+        let connection = Self::open();
+        if let Some(relation) = given {
+            relation.register();
+        }
+        connection
+    }
 }
 
 impl Drop for Connection {
@@ -181,15 +206,17 @@ fn execute(plan: pg_sys::SPIPlanPtr, (mut values, nulls): Bound, mode: Mode, eac
 }
 
 /// Runs a statement whose text names a user's table, again and again: its plan is kept, a generic one. For statements whose
-/// plan does not depend on the values of their arguments. Arguments of one text always have the same types.
+/// plan does not depend on the values of their arguments. Arguments of one text always have the same types, and what
+/// `given` holds the same columns.
 pub fn run_often(
     sql: &str,
+    given: Option<&Relation>,
     args: &[(pg_sys::BuiltinOid, Arg)],
     mode: Mode,
     mut each: impl FnMut(&Row),
 ) -> Result<u64, Error> {
     let bound = bound(args.iter().map(|(_, arg)| arg));
-    let connection = Connection::open();
+    let connection = Connection::open_with(given);
     let plan = PLANS_OF_TEXTS.with(|plans| plans.borrow().get(sql).map(|plan| plan.0)).unwrap_or_else(|| {
         let plan = prepare(sql, args.iter().map(|(oid, _)| *oid), pg_sys::CURSOR_OPT_GENERIC_PLAN);
         PLANS_OF_TEXTS.with(|plans| {
@@ -197,7 +224,7 @@ pub fn run_often(
             if plans.len() >= TEXTS {
                 plans.clear();
             }
-            plans.insert(sql.to_owned(), Plan(plan));
+            plans.insert(sql.to_string(), Plan(plan));
         });
         plan
     });
@@ -219,6 +246,7 @@ fn bound<'a>(args: impl Iterator<Item = &'a Arg>) -> Bound {
 /// Runs a statement whose text names a user's table, planned anew each time.
 pub fn run_once(
     sql: &str,
+    given: Option<&Relation>,
     args: &[(pg_sys::BuiltinOid, Arg)],
     mode: Mode,
     mut each: impl FnMut(&Row),
@@ -226,7 +254,7 @@ pub fn run_once(
     let sql = c_string(sql);
     let mut types: Vec<pg_sys::Oid> = args.iter().map(|(oid, _)| pg_sys::Oid::from(*oid)).collect();
     let (mut values, nulls) = bound(args.iter().map(|(_, arg)| arg));
-    let connection = Connection::open();
+    let connection = Connection::open_with(given);
     // SAFETY: text, types, values and nulls outlive the call.
     unsafe {
         pg_sys::SPI_execute_with_args(

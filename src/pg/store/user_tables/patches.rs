@@ -1,0 +1,160 @@
+//! What the rows of each key get in a json or jsonb column, made once for all of them.
+
+use super::comparable;
+use crate::core::error::Error;
+use crate::core::jsonb::{object, Part};
+use crate::pg::bind::Bind;
+use crate::pg::packed;
+use crate::pg::spi::{self, Arg, Mode, Relation};
+use crate::pg::store::schema;
+use crate::pg::store::sources::{Column, Shape, Source};
+use pgrx::pg_sys::{self, BuiltinOid::*};
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+/// The name under which a statement reads them.
+const NAME: &str = "ec_patches";
+/// As they stand in its list of tables.
+pub const FROM: &str = "ec_patches p";
+/// Plans that are kept reckon with so many keys.
+const USUAL_KEYS: f64 = 10.0;
+
+/// Of one key: what the cache knows of it.
+struct Known {
+    key: Option<pg_sys::Datum>,
+    cache_key: String,
+    answers: Vec<Answer>,
+    flags: Vec<Option<bool>>,
+}
+
+#[derive(Hash)]
+struct Answer {
+    service: String,
+    status: String,
+    fetched_at: Option<String>,
+    expires_at: Option<String>,
+    /// The bytes of a jsonb.
+    member: Option<Vec<u8>>,
+}
+
+/// Key (`ec_key`) in the rows and (`ec_cache_key`) in the cache, members (`ec_found`), names of members that are to go (`ec_gone`),
+/// members of `_meta` (`ec_meta`), the value of a row that has none (`ec_whole`), flags (`ec_flag_0` and so on). With a digest of all of it.
+pub fn of(source: &Source, into: &Column, raw_keys: &[String]) -> Result<(Relation, u64), Error> {
+    let mut digest = DefaultHasher::new();
+    let known = known(source, raw_keys)?;
+    let planned = if source.indexed { USUAL_KEYS } else { known.len() as f64 };
+    let mut columns = vec![
+        ("ec_key".to_string(), comparable(&source.key).1),
+        ("ec_cache_key".to_string(), pg_sys::TEXTOID),
+        ("ec_found".to_string(), pg_sys::JSONBOID),
+        ("ec_gone".to_string(), pg_sys::TEXTARRAYOID),
+        ("ec_meta".to_string(), pg_sys::JSONBOID),
+        ("ec_whole".to_string(), into.type_oid),
+    ];
+    columns.extend((0..source.flags.len()).map(|n| (format!("ec_flag_{n}"), pg_sys::BOOLOID)));
+    let mut patches = Relation::new(NAME, &columns, planned);
+    for known in known.values() {
+        known.answers.hash(&mut digest);
+        known.flags.hash(&mut digest);
+        push(known, source, into, &mut patches)?;
+    }
+    Ok((patches, digest.finish()))
+}
+
+fn push(known: &Known, source: &Source, into: &Column, patches: &mut Relation) -> Result<(), Error> {
+    let too_large = || Error::Other {
+        message: format!("the answers about {} are more than a jsonb holds", known.cache_key),
+        detail: None,
+        hint: None,
+    };
+    let found: Vec<(&str, Part)> = known
+        .answers
+        .iter()
+        .filter_map(|answer| Some((answer.service.as_str(), Part::Jsonb(answer.member.as_ref()?))))
+        .collect();
+    let gone: Vec<&str> =
+        known.answers.iter().filter(|answer| answer.member.is_none()).map(|answer| answer.service.as_str()).collect();
+    let meta: Vec<(&str, Part)> = known
+        .answers
+        .iter()
+        .map(|answer| {
+            let members = vec![
+                ("status", Part::Text(&answer.status)),
+                ("fetched_at", answer.fetched_at.as_deref().map_or(Part::Null, Part::Text)),
+                ("expires_at", answer.expires_at.as_deref().map_or(Part::Null, Part::Text)),
+            ];
+            (answer.service.as_str(), Part::Object(members))
+        })
+        .collect();
+    let meta = object(meta).ok_or_else(too_large)?;
+    let mut whole = found.clone();
+    whole.push(("_meta", Part::Jsonb(&meta)));
+    let whole = packed::document(&object(whole).ok_or_else(too_large)?, into.type_oid, source.packing);
+    let found = packed::jsonb(&object(found).ok_or_else(too_large)?);
+    let meta = packed::jsonb(&meta);
+    let fixed = [known.key, known.cache_key.as_str().bind(), Some(found), gone.bind(), Some(meta), Some(whole)];
+    let flags = known.flags.iter().map(|flag| flag.bind());
+    patches.push(&fixed.into_iter().chain(flags).collect::<Vec<_>>());
+    // the store has copies
+    [found, meta, whole].into_iter().for_each(packed::free);
+    Ok(())
+}
+
+/// By the place of the key among those that were asked for.
+fn known(source: &Source, raw_keys: &[String]) -> Result<BTreeMap<i64, Known>, Error> {
+    let mut known: BTreeMap<i64, Known> = BTreeMap::new();
+    let flagging: Vec<&str> = source.flags.iter().map(|(_, service)| service.as_str()).collect();
+    let args = [
+        (TEXTOID, Arg::of(source.name.as_str())),
+        (TEXTARRAYOID, Arg::of(raw_keys.to_vec())),
+        (TEXTARRAYOID, Arg::of(source.services.clone())),
+        (TEXTARRAYOID, Arg::of(flagging.clone())),
+    ];
+    spi::run_often(&answers_sql(source, &schema()?), None, &args, Mode::Write, |row| {
+        let (Some(n), Some(service)) = (row.get::<i64>(1), row.text(4)) else { return };
+        let known = known.entry(n).or_insert_with(|| Known {
+            key: row.datum(2),
+            cache_key: row.text(3).unwrap_or_default(),
+            answers: Vec::new(),
+            flags: vec![None; flagging.len()],
+        });
+        let flagged: Option<bool> = row.get(9);
+        for (flag, _) in known.flags.iter_mut().zip(&flagging).filter(|(_, of)| **of == service) {
+            *flag = flagged;
+        }
+        known.answers.push(Answer {
+            service,
+            status: row.text(5).unwrap_or_default(),
+            fetched_at: row.text(6),
+            expires_at: row.text(7),
+            member: row.jsonb(8),
+        });
+    })?;
+    Ok(known)
+}
+
+// Each step is one probe of a unique index (LIMIT keeps the planner from joining in another order): in the first minute of a
+// table's life there are no statistics, and a batch took a second instead of milliseconds.
+fn answers_sql(source: &Source, schema: &str) -> String {
+    let member = match source.shape {
+        Shape::Cowrieprocessor => format!("{schema}.enrich_cowrieprocessor(e.service, e.payload)"),
+        _ => format!("coalesce({schema}.enrich_hibp_range(e.ranges), e.payload)"),
+    };
+    let time = |column: &str| {
+        format!("pg_catalog.to_char(e.{column} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') AS {column}")
+    };
+    format!(
+        "SELECT k.n, k.raw::{key_type}, i.cache_key, c.service, c.response_status, c.fetched_at, c.expires_at, c.member, c.flagged
+        FROM pg_catalog.unnest($2) WITH ORDINALITY AS k (raw, n)
+        CROSS JOIN LATERAL (SELECT i.cache_key FROM {schema}.enrichment_indicator i
+            WHERE i.source = $1 AND i.raw_key = k.raw LIMIT 1) i
+        CROSS JOIN pg_catalog.unnest($3) AS s (service)
+        CROSS JOIN LATERAL (SELECT e.service, e.response_status, {fetched_at}, {expires_at}, {member} AS member,
+                CASE WHEN e.service = ANY ($4) THEN {schema}.enrich_flagged(e.service, e.payload) END AS flagged
+            FROM {schema}.enrichment_cache e WHERE e.service = s.service AND e.cache_key = i.cache_key LIMIT 1) c
+        WHERE c.response_status IN ('success', 'not_found')",
+        key_type = comparable(&source.key).0,
+        fetched_at = time("fetched_at"),
+        expires_at = time("expires_at"),
+    )
+}
