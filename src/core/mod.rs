@@ -18,6 +18,7 @@ pub mod json_text;
 pub mod jsonb;
 pub mod key;
 pub mod limiter;
+pub mod pace;
 pub mod redact;
 pub mod request;
 pub mod rules;

@@ -24,6 +24,7 @@ mod migration;
 mod not_preloaded;
 mod outcomes;
 mod passwords;
+mod plans;
 mod readme;
 mod reads;
 mod recipes;

@@ -3,12 +3,13 @@
 use crate::core::condition::Validators;
 use crate::core::error::Error;
 use crate::core::json_text::Safe;
+use crate::core::jsonb;
 use crate::core::Micros;
 use crate::pg::bind::Bind;
 use crate::pg::convert::{to_micros, to_timestamp, RawJsonb};
 use crate::pg::ranges::Kept;
 use crate::pg::spi::{self, Arg, Mode, Row, Statement};
-use crate::pg::{earlier, encoding};
+use crate::pg::{earlier, encoding, packed};
 use pgrx::datum::{Interval, TimestampWithTimeZone};
 use pgrx::pg_sys::BuiltinOid::*;
 use pgrx::pg_sys::Datum;
@@ -256,6 +257,7 @@ fn store_args(service: &str, batch: Vec<(Incoming, Payload)>) -> ([Arg; 13], boo
         payload => (entry, payload),
     });
     let (entries, payloads): (Vec<Incoming>, Vec<Payload>) = fitted.unzip();
+    let payloads = built(&payloads).unwrap_or(payloads);
     let stamps = |pick: fn(&Incoming) -> Micros| -> Vec<TimestampWithTimeZone> {
         entries.iter().map(|entry| to_timestamp(pick(entry))).collect()
     };
@@ -289,6 +291,22 @@ fn store_args(service: &str, batch: Vec<(Incoming, Payload)>) -> ([Arg; 13], boo
         unless_empty(entries.iter().map(|entry| entry.validators.as_ref()?.last_modified.as_deref())),
     ];
     (args, text)
+}
+
+/// The same payloads as `jsonb`, which takes half the time that the server takes to read them; nothing where one of them is for the
+/// server to read.
+fn built(payloads: &[Payload]) -> Option<Vec<Payload>> {
+    if !encoding::is_utf8() {
+        return None;
+    }
+    payloads
+        .iter()
+        .map(|payload| match payload {
+            Payload::Text(Some(text)) => Some(Payload::Jsonb(Some(packed::jsonb(&jsonb::build(text)?)))),
+            Payload::Text(None) => Some(Payload::Jsonb(None)),
+            Payload::Jsonb(_) => None,
+        })
+        .collect()
 }
 
 /// An array, or none at all, which gives as many NULLs.

@@ -99,14 +99,16 @@ pub fn dirty(
     let (mut keys, mut sum) = (Vec::new(), 0i64);
     let most = i64::try_from(most).map_or(rows, |most| most.clamp(1, rows.max(1)));
     let args = [Arg::of(source), Arg::of(most), Arg::of(resting), Arg::of(share.of), Arg::of(share.mine.clone())];
-    spi::run(&DIRTY, &args, Mode::Write, |row| {
-        let count = row.get::<i64>(2).unwrap_or(1).max(1);
-        if let Some(key) = row.text(1).filter(|_| keys.is_empty() || sum.saturating_add(count) <= rows) {
-            sum = sum.saturating_add(count);
-            keys.push((key, count));
-        } else {
-            sum = i64::MAX;
-        }
+    spi::without_sorting(|| {
+        spi::run(&DIRTY, &args, Mode::Write, |row| {
+            let count = row.get::<i64>(2).unwrap_or(1).max(1);
+            if let Some(key) = row.text(1).filter(|_| keys.is_empty() || sum.saturating_add(count) <= rows) {
+                sum = sum.saturating_add(count);
+                keys.push((key, count));
+            } else {
+                sum = i64::MAX;
+            }
+        })
     })?;
     Ok(keys)
 }

@@ -8,13 +8,13 @@ use crate::pg::convert::{to_micros, to_timestamp};
 use crate::pg::spi::{self, Arg, Mode, Statement};
 use pgrx::pg_sys::BuiltinOid::*;
 
+// One probe for each key (LIMIT keeps it so): a plan that is made while the cache is small would read all of it later.
 static REQUEST: Statement = Statement {
     sql: "INSERT INTO @extschema@.enrichment_queue AS q (service, cache_key, priority)
         SELECT $1, k, $3 FROM pg_catalog.unnest($2::text[]) AS k
-        WHERE NOT EXISTS (
-            SELECT FROM @extschema@.enrichment_cache c
+        WHERE (SELECT true FROM @extschema@.enrichment_cache c
             WHERE c.service = $1 AND c.cache_key = k AND c.expires_at > pg_catalog.now()
-              AND c.response_status IN ('success', 'not_found'))
+              AND c.response_status IN ('success', 'not_found') LIMIT 1) IS NULL
         ORDER BY k
         ON CONFLICT (service, cache_key) DO UPDATE SET
             priority = greatest(q.priority, EXCLUDED.priority),
@@ -91,10 +91,13 @@ static CLAIM: Statement = Statement {
 /// Claims at most `n` due requests of a service, those of the highest rank first: priority and waiting together.
 pub fn claim(service: &str, n: i64, now: Micros) -> Result<Vec<Claim>, Error> {
     let mut claims = Vec::new();
-    spi::run(&CLAIM, &[Arg::of(service), Arg::of(n), Arg::of(to_timestamp(now))], Mode::Write, |row| {
-        if let (Some(id), Some(key), Some(attempts)) = (row.get(1), row.text(2), row.get(3)) {
-            claims.push(Claim { id, key, attempts, kept: None });
-        }
+    let args = [Arg::of(service), Arg::of(n), Arg::of(to_timestamp(now))];
+    spi::without_sorting(|| {
+        spi::run(&CLAIM, &args, Mode::Write, |row| {
+            if let (Some(id), Some(key), Some(attempts)) = (row.get(1), row.text(2), row.get(3)) {
+                claims.push(Claim { id, key, attempts, kept: None });
+            }
+        })
     })?;
     Ok(claims)
 }

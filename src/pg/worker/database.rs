@@ -27,7 +27,7 @@ const SHORTEST_NAP: Micros = SECOND / 200;
 const LONGEST_NAP: Micros = 600 * SECOND;
 /// How long answers may gather before they are stored, while threads have calls to make: storing a few costs nearly as
 /// much as storing many. Sessions that wait are not kept waiting for it.
-const GATHER: Duration = Duration::from_millis(20);
+const GATHER: Duration = Duration::from_millis(40);
 /// A database without the extension is looked at again after this.
 const LOOK_AGAIN: Micros = 60 * SECOND;
 const CLEANUP_BATCH: i64 = 1000;

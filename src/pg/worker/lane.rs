@@ -6,6 +6,7 @@ use super::{adopt, credentials, usage};
 use crate::core::breaker::{Breaker, State};
 use crate::core::error::Error;
 use crate::core::limiter::{Held, Spend, Spending};
+use crate::core::pace::Pace;
 use crate::core::secret::Secret;
 use crate::core::service::Service;
 use crate::core::Micros;
@@ -20,9 +21,10 @@ const SECOND: Micros = 1_000_000;
 /// A lane without its secret looks for it again after this; setting one through SQL wakes it at once.
 const LOOK_FOR_SECRET: Micros = 60 * SECOND;
 /// Most requests of a lane that are claimed ahead of the threads that will call.
-const MOST_AHEAD: usize = 500;
-/// Rounds whose calls are claimed ahead: threads must not run dry while answers are stored.
-const ROUNDS_AHEAD: usize = 4;
+const MOST_AHEAD: usize = 1000;
+/// The calls of this time are claimed ahead: threads must not run dry while answers are stored, and the longest that a batch of them
+/// takes is when the index of payloads merges what is pending.
+const AHEAD: Micros = SECOND / 4;
 
 #[derive(Default)]
 pub struct Lane {
@@ -32,9 +34,9 @@ pub struct Lane {
     own: Option<Box<Spending>>,
     /// Claimed and not stored yet; calls under way, and requests that wait for a thread.
     pub(super) in_flight: u32,
-    /// Calls that ended since the last round, and about how many do in one.
+    /// Calls that ended since the last round, and how fast they end.
     pub(super) finished: usize,
-    pub(super) pace: usize,
+    pub(super) pace: Pace,
     pub(super) next_event: Option<Micros>,
     /// What holds the lane up, and until when.
     pub(super) held_up: Option<Held>,
@@ -165,7 +167,7 @@ impl Lane {
         let wanted = match limits {
             true => at_once.saturating_sub(busy.waiting),
             false => {
-                let ahead = (ROUNDS_AHEAD * self.pace).min(MOST_AHEAD);
+                let ahead = self.pace.within(AHEAD).min(MOST_AHEAD);
                 let wanted = (at_once + ahead).saturating_sub(busy.waiting);
                 // a few at a time cost as much as many
                 if at_once == 0 && wanted < ahead / 2 {

@@ -108,7 +108,7 @@ impl Lanes {
         let mut stopped: Vec<String> = self.lanes.keys().filter(|name| !self.known.contains(name)).cloned().collect();
         for (name, service) in services.iter().filter(|(_, service)| service.enabled) {
             let lane = self.lanes.entry(name.clone()).or_default();
-            lane.pace = (lane.pace + std::mem::take(&mut lane.finished)).div_ceil(2);
+            lane.pace.count(std::mem::take(&mut lane.finished), now);
             lane.next_event = due.get(name).copied();
             let due = lane.next_event.is_some_and(|at| at <= now);
             let waiting = room.busy(name).waiting > 0;

@@ -1,0 +1,66 @@
+//! Plans that were made while the tables were empty, and are kept: they must stay good when the tables have grown and nobody has
+//! analysed them yet.
+
+use crate::support::{one, own_cluster, run, Base};
+use std::sync::Arc;
+use testbed::Cluster;
+
+/// Rows of the cache that were read in passes over all of it, and through its index.
+const READ: &str = "SELECT (t.seq_tup_read + i.idx_tup_read)::int8 FROM pg_stat_user_tables t JOIN pg_stat_user_indexes i USING (relid)
+    WHERE i.indexrelname = 'enrichment_cache_service_key'";
+
+#[test]
+fn a_session_that_asks_again_and_again_does_not_read_the_whole_cache() {
+    let base = Base::in_cluster(&Arc::new(own_cluster("asks_again")), "asks_again", &["--limits", "none"]);
+    let mut client = base.client();
+    let ask = |client: &mut _, n: i32| {
+        run(client, &format!("SELECT enrich_request_many('dshield', ARRAY[host('8.8.0.0'::inet + {n})])"));
+    };
+    // the sixth time a plan is kept
+    (0..8).for_each(|n| ask(&mut client, n));
+    base.run(
+        "INSERT INTO enrichment_cache (service, cache_key, payload, expires_at)
+         SELECT 'dshield', host('9.9.0.0'::inet + n), '{}', now() + interval '1 day' FROM generate_series(1, 4000) n",
+    );
+    let before = base.one::<i64>(READ);
+    (100..120).for_each(|n| ask(&mut client, n));
+    one::<bool>(&mut client, "SELECT pg_stat_force_next_flush() IS NOT NULL");
+    // the worker may count the entries meanwhile
+    let passes = (base.one::<i64>(READ) - before) / 4000;
+    assert!(passes < 5, "{passes} passes over the cache for 20 requests");
+}
+
+/// The worker's own statements, as `auto_explain` tells of them.
+#[test]
+fn what_is_read_in_the_order_of_an_index_is_never_sorted() {
+    let cluster = Cluster::builder("unsorted")
+        .preload(true)
+        .setting("shared_preload_libraries", "enrichment_cache,auto_explain")
+        .setting("auto_explain.log_min_duration", "0")
+        .setting("auto_explain.log_nested_statements", "on")
+        .setting("autovacuum", "off")
+        .start()
+        .unwrap_or_else(|why| panic!("{why}"));
+    let base = Base::in_cluster(&Arc::new(cluster), "unsorted", &["--limits", "none"]);
+    base.run(
+        "SELECT enrich_request_many('dshield', array_agg(host('8.8.0.0'::inet + n))) FROM generate_series(1, 3000) n",
+    );
+    base.wait_for("SELECT count(*) FROM enrichment_cache", 3000i64);
+    base.run(
+        "CREATE TABLE visits AS SELECT host('8.8.0.0'::inet + n) AS ip, NULL::jsonb AS answers FROM generate_series(1, 3000) n;
+         CREATE INDEX ON visits (ip);
+         SELECT enrich_attach('visits', 'ip', '{dshield}', 'answers')",
+    );
+    base.wait_for("SELECT count(*) FROM visits WHERE answers ? '_meta'", 3000i64);
+    let log = base.cluster.log();
+    for (begins, index) in [("WITH due AS", "enrichment_queue_due"), ("SELECT d.raw_key", "enrichment_indicator_dirty")]
+    {
+        let text = format!("Query Text: {begins}");
+        let plans: Vec<&str> = log.split("Query Text: ").filter(|plan| plan.starts_with(begins)).collect();
+        assert!(plans.len() > 5, "{} plans of {text}", plans.len());
+        for plan in plans {
+            let plan = plan.split("LOG:").next().unwrap_or(plan);
+            assert!(plan.contains(index) && !plan.contains("Sort Key"), "{plan}");
+        }
+    }
+}
