@@ -28,16 +28,16 @@ fn of_a_hundred_thousand_requests_none_is_lost_when_one_call_in_twenty_fails() {
 }
 
 /// Each request comes at another moment of the worker's falling asleep, most of them as it ends to wait for more answers to store
-/// together (20 ms): none is overlooked until the worker looks by itself.
+/// together (40 ms): none is overlooked until the worker looks by itself.
 #[test]
 fn of_requests_that_come_one_by_one_none_waits_for_the_worker_to_look_by_itself() {
-    const REQUESTS: u32 = 1_500;
+    const REQUESTS: u32 = 800;
     let base = base("one_by_one");
     let mut client = base.client();
     let answered = client.prepare("SELECT count(*) FROM enrichment_cache").expect("a statement");
     for n in 1..=REQUESTS {
         // not a wait for anything: when the next request comes
-        std::thread::sleep(Duration::from_micros(12_000 + u64::from(n) * 7 % 10_000));
+        std::thread::sleep(Duration::from_micros(32_000 + u64::from(n) * 7 % 10_000));
         run(&mut client, &format!("SELECT enrich_request('dshield', '{}')", address(n)));
         wait_until(&format!("the answer to request {n}"), SOON, || {
             let answers: i64 = client.query_one(&answered, &[]).map_err(|why| why.to_string())?.get(0);
