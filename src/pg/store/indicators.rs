@@ -66,11 +66,11 @@ pub fn answered(service: &str, keys: Vec<String>) -> Result<(), Error> {
 static DIRTY: Statement = Statement {
     sql: "SELECT d.raw_key, d.row_count FROM (
             SELECT i.raw_key, i.row_count FROM @extschema@.enrichment_indicator i
-            WHERE i.source = $1 AND i.dirty AND i.raw_key <> ALL ($3)
+            WHERE i.source = $1 AND i.dirty AND i.raw_key >= $6 AND i.raw_key <> ALL ($3)
             ORDER BY i.raw_key OFFSET 0) d
         WHERE ($4 = 1 OR (pg_catalog.hashtext(d.raw_key) & 2147483647) % $4 = ANY ($5))
         LIMIT $2",
-    args: &[TEXTOID, INT8OID, TEXTARRAYOID, INT4OID, INT4ARRAYOID],
+    args: &[TEXTOID, INT8OID, TEXTARRAYOID, INT4OID, INT4ARRAYOID, TEXTOID],
 };
 
 /// Which keys a process writes: those whose hash, modulo `of`, is one of `mine`.
@@ -88,17 +88,18 @@ impl Default for Share {
 }
 
 /// Keys of a source whose rows are to be written, until they have `rows` rows together (at least one key), `most` keys at
-/// most; `resting` ones are left out.
+/// most, from the key `from` on; `resting` ones are left out.
 pub fn dirty(
     source: &str,
-    rows: i64,
-    most: usize,
+    (rows, most): (i64, usize),
+    from: &str,
     resting: Vec<String>,
     share: &Share,
 ) -> Result<Vec<(String, i64)>, Error> {
     let (mut keys, mut sum) = (Vec::new(), 0i64);
     let most = i64::try_from(most).map_or(rows, |most| most.clamp(1, rows.max(1)));
-    let args = [Arg::of(source), Arg::of(most), Arg::of(resting), Arg::of(share.of), Arg::of(share.mine.clone())];
+    let (of, mine) = (Arg::of(share.of), Arg::of(share.mine.clone()));
+    let args = [Arg::of(source), Arg::of(most), Arg::of(resting), of, mine, Arg::of(from)];
     spi::without_sorting(|| {
         spi::run(&DIRTY, &args, Mode::Write, |row| {
             let count = row.get::<i64>(2).unwrap_or(1).max(1);

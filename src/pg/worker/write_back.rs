@@ -40,6 +40,9 @@ pub struct WriteBack {
     share: Share,
     /// As many keys as are looked for at once, by source: so many have had the rows of a transaction of late, and some more.
     usual: BTreeMap<String, usize>,
+    /// The last key that was written, by source. The next ones are looked for from there on, and from the first one when there is none:
+    /// the index still leads to those that were written a moment ago.
+    reached: BTreeMap<String, String>,
     /// Whether there was more to write than the last turn had time for, of sources whose keys can be shared.
     pressed: bool,
 }
@@ -107,6 +110,7 @@ impl WriteBack {
         self.locked.retain(|name, (until, _)| *until > now && stands(name));
         self.pieces.retain(|(name, _), _| stands(name));
         self.usual.retain(|name, _| stands(name));
+        self.reached.retain(|name, _| stands(name));
     }
 
     /// Writes one batch of each source; true when one of them had anything to write.
@@ -138,9 +142,14 @@ impl WriteBack {
                 true => self.usual.get(&source.name).copied().unwrap_or(FEW_KEYS),
                 false => usize::MAX,
             };
+            let from = self.reached.remove(&source.name).unwrap_or_default();
             let mut keys = Vec::new();
             let written = xact::run(c"enrichment_cache: writing back", || {
-                keys = indicators::dirty(&source.name, rows_at_once(source), usual, resting, share)?;
+                let bounds = (rows_at_once(source), usual);
+                keys = indicators::dirty(&source.name, bounds, &from, resting.clone(), share)?;
+                if keys.is_empty() && !from.is_empty() {
+                    keys = indicators::dirty(&source.name, bounds, "", resting, share)?;
+                }
                 write(source, &keys, &mut self.pieces)
             });
             match written {
@@ -149,6 +158,7 @@ impl WriteBack {
                     busy = true;
                     let next = if keys.len() == usual { 2 * usual } else { keys.len() * 3 / 2 + FEW_KEYS };
                     self.usual.insert(source.name.clone(), next);
+                    self.reached.extend(keys.pop().map(|(last, _)| (source.name.clone(), last)));
                 }
                 Err(error) if keys.is_empty() => return Err(error),
                 Err(_) => return self.in_parts(source, &keys),
