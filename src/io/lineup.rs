@@ -24,6 +24,17 @@ struct Line {
     abreast: u32,
     /// When it was last given a thread, as a count of jobs.
     served: u64,
+    /// The call that worked and was the last of these to begin, by the same count.
+    worked: u64,
+}
+
+/// What the end of a call says of its service.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Heard {
+    /// The most calls of its service that ran at once since calls began to fail in a row; 0: this one has not failed.
+    pub abreast: u32,
+    /// It failed, but a call that began after it has worked.
+    pub overtaken: bool,
 }
 
 /// The jobs that wait, by service, and how many run.
@@ -153,20 +164,28 @@ impl Lineup {
         }
     }
 
-    /// Takes in how a call that still counts as running ended; says how many ran at once since calls began to fail in a
-    /// row, and whether so many in a row have failed as open the breaker of the service.
-    pub(super) fn heard(&mut self, service: &Service, health: Health) -> (u32, bool) {
+    /// The number of the job that was given out last.
+    pub(super) fn served(&self) -> u64 {
+        self.served
+    }
+
+    /// Takes in how a call that still counts as running ended, the job of this number; says what that tells, and whether so many
+    /// in a row have failed as open the breaker of the service.
+    pub(super) fn heard(&mut self, service: &Service, number: u64, health: Health) -> (Heard, bool) {
         let line = self.line(&service.name);
+        let overtaken = health == Health::Fails && number < line.worked;
         match health {
-            Health::Works => (line.failures, line.abreast) = (0, 0),
+            Health::Works => (line.failures, line.abreast, line.worked) = (0, 0, line.worked.max(number)),
+            Health::Fails if overtaken => {}
             Health::Fails => {
                 line.failures = line.failures.saturating_add(1);
                 line.abreast = line.abreast.max(u32::try_from(line.running).unwrap_or(u32::MAX));
             }
             Health::Unknown => {}
         }
-        let enough = service.rules.breaker.enough(line.abreast);
-        (line.abreast, health == Health::Fails && enough.is_some_and(|enough| line.failures >= enough))
+        let counts = health == Health::Fails && !overtaken;
+        let enough = service.rules.breaker.enough(line.abreast).filter(|_| counts);
+        (Heard { abreast: line.abreast, overtaken }, enough.is_some_and(|enough| line.failures >= enough))
     }
 
     /// No further call of this service starts before this is taken back as often.
@@ -287,7 +306,7 @@ mod tests {
         let mut lineup = lineup(8, &["a"], &[]);
         let mut service = service(1_000);
         let heard = |lineup: &mut Lineup, service: &Service, all: &[Health]| -> Vec<bool> {
-            all.iter().map(|health| lineup.heard(service, *health).1).collect()
+            all.iter().zip(1..).map(|(health, number)| lineup.heard(service, number, *health).1).collect()
         };
         use Health::{Fails, Unknown, Works};
         service.rules.breaker.failures = 3;
@@ -306,13 +325,36 @@ mod tests {
         service.name = "a".to_string();
         service.rules.breaker.failures = 3;
         while lineup.next().is_some() {}
-        for n in 0..4 {
-            assert_eq!(lineup.heard(&service, Fails), (6, false), "{n}");
+        let says = |abreast| (Heard { abreast, overtaken: false }, false);
+        for number in 2..6 {
+            assert_eq!(lineup.heard(&service, number, Fails), says(6), "{number}");
             lineup.ended("a");
         }
-        assert_eq!(lineup.heard(&service, Works), (0, false));
+        assert_eq!(lineup.heard(&service, 1, Works), says(0));
         lineup.ended("a");
-        assert_eq!(lineup.heard(&service, Fails), (1, false), "a row of its own");
+        assert_eq!(lineup.heard(&service, 6, Fails), says(1), "a row of its own");
+    }
+
+    #[test]
+    fn failures_that_are_slower_than_the_answers_of_calls_that_began_later_are_not_enough() {
+        use Health::{Fails, Works};
+        let mut lineup = lineup(8, &["a"], &[("a", 1000, 8)]);
+        let mut service = service(1_000);
+        service.name = "a".to_string();
+        service.rules.breaker.failures = 3;
+        while lineup.next().is_some() {}
+        let mut end = |number, health| {
+            let heard = lineup.heard(&service, number, health);
+            lineup.ended("a");
+            heard
+        };
+        assert_eq!(end(5, Works), (Heard::default(), false));
+        for number in 1..5 {
+            assert_eq!(end(number, Fails), (Heard { abreast: 0, overtaken: true }, false), "{number}");
+        }
+        // those that began after it count
+        let ends: Vec<bool> = (6..9).map(|number| end(number, Fails).1).collect();
+        assert_eq!(ends, [false, false, true]);
     }
 
     #[test]

@@ -27,5 +27,6 @@ mod tls_tests;
 
 pub use client::Client;
 pub use config::ClientConfig;
+pub use lineup::Heard;
 pub use pool::{Done, Job, Pool};
 pub use secrets::SecretSource;

@@ -14,7 +14,7 @@ use super::call::{failed, internal_fault, perform};
 use super::client::Client;
 use super::clock;
 use super::config::ClientConfig;
-use super::lineup::{Lineup, Room};
+use super::lineup::{Heard, Lineup, Room};
 use super::signals::AllBlocked;
 use super::wake::Mailbox;
 use crate::core::classify::{Cause, Health, Outcome, TransportKind};
@@ -56,8 +56,8 @@ pub struct Done {
     pub usage: bool,
     /// No further call of its service starts before [`Pool::go_on`].
     pub stops: bool,
-    /// The most calls of its service that ran at once since calls began to fail in a row; 0: this one has not failed.
-    pub abreast: u32,
+    /// What its end says of its service.
+    pub heard: Heard,
     /// What the provider said of its limits.
     pub reports: Vec<Report>,
 }
@@ -293,26 +293,26 @@ impl Shared {
     }
 
     fn run(&self) {
-        while let Some((job, client)) = self.next() {
+        while let Some((job, number, client)) = self.next() {
             let performed = catch_unwind(AssertUnwindSafe(|| (self.perform)(&job, &client)))
                 .unwrap_or_else(|panic| failed(internal_fault(&job, panic.as_ref())));
             let service = Arc::clone(&job.service);
             let health = Health::of(&performed.outcome, performed.cause);
             // as many failures in a row as open the breaker are noted before anything else is asked
-            let (abreast, enough) = self.lock().lineup.heard(&service, health);
+            let (heard, enough) = self.lock().lineup.heard(&service, number, health);
             let stops = enough || performed.outcome.stops();
             if stops {
                 self.lock().lineup.stop(&service.name);
             }
-            self.mailbox.post(Done { stops, abreast, ..done(job, performed) });
+            self.mailbox.post(Done { stops, heard, ..done(job, performed) });
             self.lock().lineup.ended(&service.name);
             self.ended.notify_all();
         }
         self.ended.notify_all();
     }
 
-    /// Waits for a job; `None` when this thread has to end, which is then counted.
-    fn next(&self) -> Option<(Job, Arc<Client>)> {
+    /// Waits for a job and its number; `None` when this thread has to end, which is then counted.
+    fn next(&self) -> Option<(Job, u64, Arc<Client>)> {
         let mut state = self.lock();
         loop {
             if state.closing || state.threads > state.lineup.threads {
@@ -320,7 +320,7 @@ impl Shared {
                 return None;
             }
             if let Some(job) = state.lineup.next() {
-                return Some((job, state.client.clone()));
+                return Some((job, state.lineup.served(), state.client.clone()));
             }
             // this thread has no work, so nothing is gained by gathering
             self.mailbox.hurry();
@@ -354,7 +354,7 @@ fn done(job: Job, performed: Performed) -> Done {
     let Performed { outcome, cause, status_code, failed_at, latency_ms, reports } = performed;
     let Job { id, service, key, usage, .. } = job;
     let finished_at = clock::now();
-    let (stops, abreast) = (false, 0);
+    let (stops, heard) = (false, Heard::default());
     Done {
         id,
         service,
@@ -367,7 +367,7 @@ fn done(job: Job, performed: Performed) -> Done {
         finished_at,
         usage,
         stops,
-        abreast,
+        heard,
         reports,
     }
 }

@@ -22,6 +22,7 @@ pub mod ranges;
 mod room;
 mod rows;
 mod schema;
+mod setting;
 mod shmem;
 mod spi;
 mod store;

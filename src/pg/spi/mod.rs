@@ -7,7 +7,7 @@ pub use relation::Relation;
 
 use crate::core::error::Error;
 use crate::pg::bind::Bind;
-use crate::pg::encoding;
+use crate::pg::{encoding, setting};
 use pgrx::datum::FromDatum;
 use pgrx::pg_sys;
 use std::cell::RefCell;
@@ -139,23 +139,7 @@ pub fn with_latest_snapshot<T>(work: impl FnOnce() -> T) -> T {
 /// Runs statements that read rows in the order of an index and stop early. While a table is young the planner knows nothing of
 /// its size; it then takes any index and sorts what it finds, all of a queue for each claim, and keeps that plan.
 pub fn without_sorting<T>(work: impl FnOnce() -> T) -> T {
-    // SAFETY: C strings of this program; the level is left right after the work, by the abort when it raises.
-    unsafe {
-        let level = pg_sys::NewGUCNestLevel();
-        pg_sys::set_config_option(
-            c"enable_sort".as_ptr(),
-            c"off".as_ptr(),
-            pg_sys::GucContext::PGC_USERSET,
-            pg_sys::GucSource::PGC_S_SESSION,
-            pg_sys::GucAction::GUC_ACTION_SAVE,
-            true,
-            0,
-            false,
-        );
-        let value = work();
-        pg_sys::AtEOXact_GUC(false, level);
-        value
-    }
+    setting::during(c"enable_sort", c"off", work)
 }
 
 struct Connection;

@@ -2,30 +2,14 @@
 //! the extension's as the owner of the extension.
 
 use crate::core::error::Error;
+use crate::pg::setting;
 use pgrx::pg_sys;
 
 /// Runs work with the identity of a table's owner, in a security-restricted operation as REFRESH MATERIALIZED VIEW is, and
 /// with the search path that expressions of a source were checked under.
 pub fn as_table_owner<T>(owner: pg_sys::Oid, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
-    // SAFETY: the nest level is closed right after the work; after an error the abort of the transaction does that.
-    let level = unsafe {
-        let level = pg_sys::NewGUCNestLevel();
-        pg_sys::set_config_option(
-            c"search_path".as_ptr(),
-            c"pg_catalog, pg_temp".as_ptr(),
-            pg_sys::GucContext::PGC_USERSET,
-            pg_sys::GucSource::PGC_S_SESSION,
-            pg_sys::GucAction::GUC_ACTION_SAVE,
-            true,
-            0,
-            false,
-        );
-        level
-    };
-    let result = switched(owner, pg_sys::SECURITY_RESTRICTED_OPERATION as i32, work);
-    // SAFETY: closes what was opened above.
-    unsafe { pg_sys::AtEOXact_GUC(false, level) };
-    result
+    let restricted = pg_sys::SECURITY_RESTRICTED_OPERATION as i32;
+    setting::during(c"search_path", c"pg_catalog, pg_temp", || switched(owner, restricted, work))
 }
 
 /// Runs work with the identity of the extension's owner, as a SECURITY DEFINER function of it does.

@@ -5,7 +5,7 @@ use crate::core::key::{self, Key, KeyForm};
 use crate::core::request;
 use crate::core::secret::Secret;
 use crate::core::service::Service;
-use crate::io::{Done, Job};
+use crate::io::{Done, Heard, Job};
 use crate::pg::store::queue;
 use crate::pg::{convert, gucs};
 use std::sync::Arc;
@@ -33,7 +33,7 @@ pub fn job(service: &Arc<Service>, secret: Option<&Secret>, claim: &queue::Claim
             finished_at: convert::clock(),
             usage: false,
             stops: false,
-            abreast: 0,
+            heard: Heard::default(),
             reports: Vec::new(),
         }),
     }

@@ -85,7 +85,9 @@ impl Standing {
             _ => "",
         };
         let policy = &done.service.rules.breaker;
-        breaker.heard(policy, (health, done.abreast), done.id, why, done.finished_at, random);
+        // a call that began later has worked meanwhile
+        let health = if done.heard.overtaken { Health::Unknown } else { health };
+        breaker.heard(policy, (health, done.heard.abreast), done.id, why, done.finished_at, random);
         if breaker.state == State::Open {
             let failures = breaker.failures;
             let until = breaker.until.unwrap_or(done.finished_at);

@@ -157,3 +157,22 @@ fn failures_that_are_quicker_than_the_answers_beside_them_do_not_open_it() {
     assert_eq!(base.one::<i64>(opened), 0, "it has never been open");
     assert_eq!(base.one::<i64>("SELECT count(*) FROM enrichment_queue WHERE last_outcome = 'error'"), 20);
 }
+
+/// Calls that time out take longer than those that are answered. When nothing else is to be asked they are the last to end, all in a
+/// row; but calls that began after them have worked.
+#[test]
+fn failures_that_are_slower_than_the_answers_beside_them_do_not_open_it() {
+    let base = base("slower");
+    base.run("UPDATE enrichment_service SET max_in_flight = 20, timeout_ms = 1000 WHERE name = 'dshield'");
+    set_rules(&base, "dshield", r#"{"breaker": {"failures": 3}}"#);
+    for n in 0..6 {
+        base.sandbox
+            .fault(json!({"service": "dshield", "key": address(1 + n), "kind": "slow", "ms": 5_000, "count": 1}));
+    }
+    base.run(&format!("SELECT enrich_request_many('dshield', {}, 5)", addresses(1, 6)));
+    base.run(&format!("SELECT enrich_request_many('dshield', {})", addresses(7, 60)));
+    base.wait_for("SELECT count(*) FROM enrichment_queue WHERE attempts = 0", 0i64);
+    let opened = "SELECT count(*) FROM enrichment_lane WHERE breaker_since IS NOT NULL";
+    assert_eq!(base.one::<i64>(opened), 0, "it has never been open");
+    assert_eq!(base.one::<i64>("SELECT count(*) FROM enrichment_queue WHERE last_outcome = 'error'"), 6);
+}

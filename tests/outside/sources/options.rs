@@ -2,6 +2,7 @@
 
 use crate::sources_support::{make_sessions, rows, sweeping_cluster, wait_quiet, ATTACH_SESSIONS};
 use crate::support::{address, one, run, Base};
+use postgres::Client;
 
 const UNWELL: &str = "SELECT coalesce(string_agg(detail, '; '), '') FROM enrich_health() WHERE severity = 'error'";
 
@@ -227,12 +228,12 @@ fn a_key_of_many_rows_in_partitions_is_written_in_transactions_of_the_interval()
     assert_eq!(base.one::<i64>("SELECT count(*) FROM writes"), 60, "a row was written twice");
 }
 
-#[test]
-fn an_answer_that_comes_between_two_pieces_of_a_key_reaches_all_of_its_rows() {
-    let base = Base::new("sources", "between_pieces");
+/// Of the 60 rows of a key all are written but the four of the piece with the row that somebody holds.
+fn all_but_a_piece(name: &str) -> (Base, Client) {
+    let base = Base::new("sources", name);
     let key = &base.known("dshield", 1)[0];
     base.run(&format!(
-        "CREATE TABLE visits (id int, ip text, answers jsonb);
+        "CREATE TABLE visits (id int, ip text, answers jsonb) WITH (fillfactor = 100);
          CREATE INDEX ON visits (ip);
          INSERT INTO visits SELECT n, '{key}' FROM generate_series(1, 60) n"
     ));
@@ -240,6 +241,12 @@ fn an_answer_that_comes_between_two_pieces_of_a_key_reaches_all_of_its_rows() {
     run(&mut holder, "BEGIN; SELECT FROM visits WHERE id = 1 FOR UPDATE");
     base.run("SELECT enrich_attach('visits', 'ip', '{dshield}', 'answers', commit_interval => 7)");
     base.wait_for("SELECT count(*) FROM visits WHERE answers ? 'dshield'", 56i64);
+    (base, holder)
+}
+
+#[test]
+fn an_answer_that_comes_between_two_pieces_of_a_key_reaches_all_of_its_rows() {
+    let (base, mut holder) = all_but_a_piece("between_pieces");
     base.run("UPDATE enrichment_cache SET payload = '{\"newer\": true}'");
     run(&mut holder, "COMMIT");
     base.wait_for("SELECT count(*) FROM visits WHERE answers #> '{dshield,newer}' = 'true'", 60i64);
@@ -248,18 +255,7 @@ fn an_answer_that_comes_between_two_pieces_of_a_key_reaches_all_of_its_rows() {
 /// The places of a key's rows are read once; what stands elsewhere when its turn comes is found all the same.
 #[test]
 fn rows_that_move_while_their_key_is_written_piece_by_piece_are_not_left_out() {
-    let base = Base::new("sources", "moved");
-    let key = &base.known("dshield", 1)[0];
-    base.run(&format!(
-        "CREATE TABLE visits (id int, ip text, answers jsonb) WITH (fillfactor = 100);
-         CREATE INDEX ON visits (ip);
-         INSERT INTO visits SELECT n, '{key}' FROM generate_series(1, 60) n;"
-    ));
-    let mut holder = base.client();
-    run(&mut holder, "BEGIN; SELECT FROM visits WHERE id = 1 FOR UPDATE");
-    base.run("SELECT enrich_attach('visits', 'ip', '{dshield}', 'answers', commit_interval => 7)");
-    // all pieces but that of the row which is held
-    base.wait_for("SELECT count(*) FROM visits WHERE answers ? 'dshield'", 56i64);
+    let (base, mut holder) = all_but_a_piece("moved");
     run(
         &mut holder,
         "UPDATE visits SET id = id WHERE answers IS NULL AND id > 1; DELETE FROM visits WHERE id = 1; COMMIT",

@@ -1,8 +1,9 @@
 //! Where much is to be written, further processes write beside the worker.
 
 use crate::sources_support::wait_quiet;
-use crate::support::{own_cluster, run, Base};
+use crate::support::{ask, own_cluster, run, same, Base, SOON};
 use std::sync::Arc;
+use testbed::wait_until;
 
 const WRITERS: &str = "SELECT count(*) FROM pg_stat_activity
     WHERE datname = current_database() AND backend_type = 'enrichment_cache writer'";
@@ -55,6 +56,22 @@ fn what_a_helper_leaves_the_worker_writes() {
     wait_quiet(&base);
     assert_eq!(base.one::<i64>("SELECT count(*) FROM writes"), ROWS, "a row was written twice");
     assert_eq!(base.one::<i64>("SELECT count(*) FROM enrich_health() WHERE check_name ~ 'source'"), 0);
+}
+
+#[test]
+fn a_helper_that_is_killed_loses_nothing() {
+    let base = Base::in_cluster(&Arc::new(own_cluster("writer_killed")), "writer_killed", &["--limits", "none"]);
+    slow_table(&base);
+    base.run(ATTACH);
+    base.wait_for(WRITERS, 1i64);
+    base.cluster.kill_9(base.one(&WRITERS.replace("count(*)", "pid")));
+    // the server ends all sessions and recovers
+    wait_until("all rows", SOON, || {
+        let mut client = base.cluster.try_client(&base.name).map_err(|why| why.to_string())?;
+        same(ask::<i64>(&mut client, FILLED)?, &ROWS)
+    });
+    wait_quiet(&base);
+    assert_eq!(base.one::<i64>("SELECT count(*) FROM writes"), ROWS, "a row was written twice");
 }
 
 #[test]

@@ -65,7 +65,7 @@ fn push(known: &Known, source: &Source, into: &Column, patches: &mut Relation) -
     let too_large = || Error::Other {
         message: format!("the answers about {} are more than a jsonb holds", known.cache_key),
         detail: None,
-        hint: None,
+        hint: Some("Attach fewer services to one column.".to_string()),
     };
     let found: Vec<(&str, Part)> = known
         .answers
