@@ -6,6 +6,7 @@ mod documents;
 mod layouts;
 mod loader;
 mod options;
+mod replicated;
 mod shape;
 mod sweeps;
 mod trouble;

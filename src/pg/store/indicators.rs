@@ -142,7 +142,8 @@ static RECOUNT: Statement = Statement {
             SELECT u.raw_key, u.row_count, u.weight, u.latest, u.unfilled, i.raw_key IS NOT NULL AS known,
                 i.cache_key, i.dirty, i.written_at,
                 i.row_count IS DISTINCT FROM u.row_count OR i.weight IS DISTINCT FROM u.weight
-                    OR i.latest IS DISTINCT FROM u.latest AS changed
+                    OR i.latest IS DISTINCT FROM u.latest AS changed,
+                u.row_count > i.row_count OR u.latest > i.latest AS more
             FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4), pg_catalog.unnest($5),
                 pg_catalog.unnest($6)) AS u (raw_key, row_count, weight, latest, unfilled)
             LEFT JOIN @extschema@.enrichment_indicator i ON i.source = $1 AND i.raw_key = u.raw_key),
@@ -150,12 +151,13 @@ static RECOUNT: Statement = Statement {
             UPDATE @extschema@.enrichment_indicator i SET row_count = s.row_count, weight = s.weight, latest = s.latest
             FROM seen s WHERE s.known AND s.changed AND i.source = $1 AND i.raw_key = s.raw_key),
         unwritten AS (
-            -- stands unfilled although an answer is there, or an answer came that nobody told of
+            -- stands unfilled although an answer is there, or an answer came that nobody told of, or rows that no trigger
+            -- saw: they may hold the answer for the key they had before
             SELECT s.raw_key, 0::int8 AS row_count, 0::float8 AS weight, NULL::timestamptz AS latest FROM seen s
             WHERE s.known AND NOT s.dirty AND s.cache_key IS NOT NULL AND EXISTS (
                 SELECT FROM @extschema@.enrichment_cache c
                 WHERE c.service = ANY ($7) AND c.cache_key = s.cache_key AND c.response_status IN ('success', 'not_found')
-                  AND (s.unfilled OR c.fetched_at > s.written_at))),
+                  AND (s.unfilled OR s.more OR c.fetched_at > s.written_at))),
         noted AS (
             INSERT INTO @extschema@.enrichment_arrival (source, raw_keys, row_counts, weights, latest)
             SELECT $1, pg_catalog.array_agg(n.raw_key), pg_catalog.array_agg(n.row_count), pg_catalog.array_agg(n.weight),
