@@ -59,14 +59,26 @@ impl Target {
         self
     }
 
-    /// None when it was not measured.
+    /// Judged by the figure itself, not by what is left of it in print. None when it was not measured.
     pub fn met(&self) -> Option<bool> {
-        // what is shown decides: nobody can see that 1.1501 is more than 1.15
-        let shown = (self.measured? * 100.0).round() / 100.0;
-        Some(match self.side {
-            Side::AtMost => shown <= self.bound,
-            Side::AtLeast => shown >= self.bound,
-        })
+        self.measured.map(|measured| self.within(measured))
+    }
+
+    fn within(&self, value: f64) -> bool {
+        match self.side {
+            Side::AtMost => value <= self.bound,
+            Side::AtLeast => value >= self.bound,
+        }
+    }
+
+    /// With a third digit where two would show a figure on the other side of the bound.
+    fn shown(&self, value: f64) -> String {
+        let rounded = (value * 100.0).round() / 100.0;
+        if self.within(rounded) == self.within(value) {
+            ratio(value)
+        } else {
+            format!("{value:.3}")
+        }
     }
 
     pub fn verdict(&self) -> &'static str {
@@ -94,9 +106,9 @@ impl Target {
         let unit = if self.unit.is_empty() { String::new() } else { format!(" {}", self.unit) };
         match (self.least, self.most) {
             (Some(least), Some(most)) if ratio(least) != ratio(most) => {
-                format!("{}{unit} ({} to {})", ratio(value), ratio(least), ratio(most))
+                format!("{}{unit} ({} to {})", self.shown(value), ratio(least), ratio(most))
             }
-            _ => format!("{}{unit}", ratio(value)),
+            _ => format!("{}{unit}", self.shown(value)),
         }
     }
 }
@@ -131,10 +143,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_target_is_judged_by_what_is_shown() {
+    fn a_target_is_judged_by_its_figure_and_not_by_what_is_printed() {
         let ratio = |value| Some(Ratio { value, least: 0.9, most: 1.2 });
-        assert_eq!(Target::at_most("a", 1.15, ratio(1.154)).met(), Some(true));
-        assert_eq!(Target::at_most("a", 1.15, ratio(1.156)).met(), Some(false));
+        assert_eq!(Target::at_most("a", 1.15, ratio(1.15)).met(), Some(true));
+        assert_eq!(Target::at_most("a", 1.15, ratio(1.151)).met(), Some(false));
+        let missed = Target::at_least("a", 0.9, ratio(0.8967));
+        assert_eq!((missed.met(), missed.measured_text().as_str()), (Some(false), "0.897 (0.90 to 1.20)"));
         assert_eq!(Target::at_least("a", 1.1, ratio(1.09)).met(), Some(false));
         assert_eq!(Target::at_least("a", 1.1, None).met(), None);
         assert_eq!(Target::at_least("a", 1.1, Some(Ratio::once(f64::NAN))).verdict(), "not measured");
