@@ -17,6 +17,7 @@ mod json;
 mod lone;
 mod migration;
 mod packed;
+mod pending;
 mod probe;
 pub mod ranges;
 mod room;

@@ -37,7 +37,7 @@ pub struct Answer {
     pub service: Arc<Service>,
     pub key: Whose,
     pub body: Body,
-    /// The payload as `jsonb`, where it was made beside the session.
+    /// The payload as `jsonb`, where it was made beside the session; the text of it is empty then.
     pub jsonb: Option<Vec<u8>>,
     pub fetched_at: Micros,
 }
@@ -47,7 +47,12 @@ impl What {
     #[must_use]
     pub fn built(mut self) -> Self {
         if let What::Answer(answer) = &mut self {
-            answer.jsonb = answer.body.payload.as_deref().and_then(jsonb::build);
+            if let Some(text) = &mut answer.body.payload {
+                answer.jsonb = jsonb::build(text);
+                if answer.jsonb.is_some() {
+                    *text = String::new();
+                }
+            }
         }
         self
     }

@@ -28,6 +28,8 @@ const FOUND: usize = 8192;
 /// Bytes of files that are read and not yet taken.
 const MOST_BYTES: u64 = 64 << 20;
 const STACK_BYTES: usize = 512 * 1024;
+/// Of the memory for a file's bytes a reader keeps so much for the next one.
+const KEPT_BYTES: usize = 1 << 20;
 const PATIENCE: Duration = Duration::from_millis(100);
 
 /// What is to be read.
@@ -228,6 +230,8 @@ fn count_rest(shared: &Shared, after: Option<&[u8]>, before: u64) {
 }
 
 fn read_batches(shared: &Shared, batches: &Mutex<Receiver<Batch>>, finished: &SyncSender<Done>) {
+    // memory that is given back and taken again for each file costs more than reading it
+    let mut bytes = Vec::new();
     loop {
         let next = batches.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(Batch { number, entries }) = next else { return };
@@ -236,7 +240,7 @@ fn read_batches(shared: &Shared, batches: &Mutex<Receiver<Batch>>, finished: &Sy
             if !shared.wait_for_room(number) {
                 return;
             }
-            let item = shared.take(entry);
+            let item = shared.take(entry, &mut bytes);
             lock(&shared.gate).bytes += item.bytes;
             items.push(item);
         }
@@ -260,19 +264,20 @@ impl Shared {
         !self.stopped()
     }
 
-    fn take(&self, entry: Entry) -> Item {
+    fn take(&self, entry: Entry, bytes: &mut Vec<u8>) -> Item {
         let path = match entry {
             Entry::File(path) => path,
             Entry::Other(path, why) => return Item { path, bytes: 0, what: What::Unreadable(why) },
         };
         let spec = &self.spec;
-        let file = match safe::read(&spec.root, &path, spec.most_bytes) {
-            Ok(file) => file,
+        bytes.shrink_to(KEPT_BYTES);
+        let modified_at = match safe::read(&spec.root, &path, spec.most_bytes, bytes) {
+            Ok(modified_at) => modified_at,
             Err(why) => return Item { path, bytes: 0, what: What::Unreadable(why) },
         };
         // one file that trips over a defect of ours must not end the import
         let looked = catch_unwind(AssertUnwindSafe(|| {
-            let what = look(&path, &file.bytes, file.modified_at, &spec.services);
+            let what = look(&path, bytes, modified_at, &spec.services);
             if spec.build {
                 what.built()
             } else {
@@ -280,6 +285,6 @@ impl Shared {
             }
         }));
         let what = looked.unwrap_or_else(|_| What::Malformed("could not be taken apart".to_owned()));
-        Item { path, bytes: file.bytes.len() as u64, what }
+        Item { path, bytes: bytes.len() as u64, what }
     }
 }

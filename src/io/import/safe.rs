@@ -62,17 +62,12 @@ pub(super) fn step_by_step(root: &OwnedFd, path: &[u8]) -> Result<OwnedFd, Errno
     Err(Errno::ENOENT)
 }
 
-/// A file as it was read.
-pub struct ReadFile {
-    pub bytes: Vec<u8>,
-    pub modified_at: Micros,
-}
-
-/// Reads a file below the root; `most` is the size up to which that is done.
+/// Reads a file below the root into `bytes`, in place of what they held, and tells when it was changed; `most` is the size up to
+/// which that is done.
 ///
 /// # Errors
 /// Why it could not be read, as the end of a sentence that begins with "the file".
-pub fn read(root: &OwnedFd, path: &[u8], most: u64) -> Result<ReadFile, String> {
+pub fn read(root: &OwnedFd, path: &[u8], most: u64, bytes: &mut Vec<u8>) -> Result<Micros, String> {
     for _ in 0..TRIES {
         let fd = open_below(root, path).map_err(why)?;
         let before = fstat(&fd).map_err(why)?;
@@ -83,13 +78,15 @@ pub fn read(root: &OwnedFd, path: &[u8], most: u64) -> Result<ReadFile, String> 
         if size > most {
             return Err(format!("has {size} bytes, more than {most}"));
         }
-        let mut file = File::from(fd);
-        let mut bytes = Vec::with_capacity(size as usize + 1);
-        let read = (&mut file).take(most + 1).read_to_end(&mut bytes);
+        let file = File::from(fd);
+        bytes.clear();
+        bytes.reserve(size as usize);
+        // one that grows meanwhile shows it by its size afterwards
+        let read = (&file).take(size).read_to_end(bytes);
         read.map_err(|error| why(Errno::from_raw(error.raw_os_error().unwrap_or(0))))?;
         let after = fstat(&file).map_err(why)?;
         if bytes.len() as i64 == after.st_size && moment(&before) == moment(&after) {
-            return Ok(ReadFile { bytes, modified_at: moment(&after) });
+            return Ok(moment(&after));
         }
     }
     Err("changed while it was read, several times".to_owned())

@@ -9,8 +9,11 @@ use pgrx::bgworkers::BackgroundWorker;
 use pgrx::prelude::*;
 use std::time::Duration;
 
-/// Between two portions: larger ones cost less for each entry.
-const REST: Duration = Duration::from_millis(500);
+/// Between two looks at the list.
+const REST: Duration = Duration::from_millis(100);
+/// A portion: each value of the payloads is looked for in the index once a portion, however many files have it. A session that
+/// searches by payload reads the list from its beginning to its end.
+const PORTION: i64 = 32 << 20;
 
 /// The helper of this session's import; it ends when this is dropped, or with the session.
 pub struct Merger(#[allow(dead_code, reason = "held for its end")] Helper);
@@ -33,7 +36,11 @@ pub extern "C-unwind" fn enrichment_merge_main(database: pg_sys::Datum) {
     signals::configure_session();
     store::registry::in_worker();
     while !signals::terminating() && wake::alive(session) {
-        match xact::run(c"enrichment_cache: payload index, for an import", rows::settle) {
+        let settled = xact::run(c"enrichment_cache: payload index, for an import", || match rows::unsettled()? {
+            bytes if bytes < PORTION => Ok(()),
+            _ => rows::settle(),
+        });
+        match settled {
             Err(error) if !signals::terminating() && !is_locked(&error) => {
                 pgrx::warning!("enrichment_cache: the helper of an import ends, the import goes on by itself: {error}");
                 return;

@@ -54,6 +54,50 @@ fn a_long_import_has_a_helper_until_it_ends_and_a_short_one_has_none() {
     });
 }
 
+/// Pages on the list of pending entries of the index on payloads.
+const PENDING: &str = "SELECT n_pending_pages::int FROM gin_metapage_info(get_raw_page('enrichment_cache_payload', 0))";
+
+#[test]
+fn what_stands_on_the_list_is_taken_in_while_the_session_does_something_else() {
+    const BEFORE: u32 = 6000;
+    let (cluster, mut client) = database("merged");
+    run(
+        &mut client,
+        &format!(
+            "CREATE EXTENSION pageinspect;
+             CREATE FUNCTION stop() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                IF (SELECT count(*) FROM public.enrichment_cache) >= {BEFORE} THEN PERFORM pg_catalog.pg_advisory_xact_lock(1); END IF;
+                RETURN NULL; END $$;
+             CREATE TRIGGER stop BEFORE INSERT ON enrichment_cache FOR EACH STATEMENT EXECUTE FUNCTION stop();
+             SELECT pg_advisory_lock(1)"
+        ),
+    );
+    // 400 values each, other ones in each file: with these the list is longer than a portion of the helper's
+    let tree = Tree::new();
+    for n in 0..BEFORE + 500 {
+        let address = format!("8.{}.{}.{}", n / 62500, n / 250 % 250, n % 250);
+        let values: Vec<u32> = (0..400).map(|i| n * 400 + i).collect();
+        let body = format!(r#"{{"ip":{{"number":"{address}","count":1,"attacks":1}},"values":{values:?}}}"#);
+        tree.file(&format!("dshield/{}.json", address.replace('.', "/")), body, 1);
+    }
+    let call = tree.import("");
+    let mut importing = cluster.client("merged");
+    let mut watch = cluster.client("merged");
+    let done = std::thread::scope(|threads| {
+        let import = threads.spawn(|| report(&mut importing, &call));
+        let waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
+            AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+        wait_until("the session to stand still", SOON, || same(ask::<i64>(&mut watch, waits)?, &1));
+        wait_until("the list to be taken in", SOON, || {
+            ask::<i32>(&mut watch, PENDING).map(|pages| (pages < 1000).then_some(()))
+        });
+        run(&mut client, "SELECT pg_advisory_unlock(1)");
+        import.join().expect("a session")
+    });
+    assert_eq!(parts(&done), format!("files {}, imported {}", BEFORE + 500, BEFORE + 500));
+    assert_eq!(one::<i32>(&mut watch, PENDING), 0);
+}
+
 #[test]
 fn the_helper_ends_with_an_import_that_is_cancelled_and_with_a_session_that_is_ended() {
     let (cluster, mut client) = database("left_alone");

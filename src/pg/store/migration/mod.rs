@@ -10,6 +10,7 @@ use crate::core::disk::report::Report;
 use crate::core::error::Error;
 use crate::core::Micros;
 use crate::pg::convert::{to_micros, to_timestamp, RawJsonb};
+use crate::pg::pending;
 use crate::pg::ranges;
 use crate::pg::spi::{self, Arg, Mode, Row, Statement};
 use pgrx::datum::TimestampWithTimeZone;
@@ -303,6 +304,18 @@ static SETTLE: Statement = Statement { sql: "SELECT @extschema@.enrichment_paylo
 pub fn settle() -> Result<(), Error> {
     spi::run(&SETTLE, &[], Mode::Write, |_| {})?;
     Ok(())
+}
+
+static PAYLOAD_INDEXES: Statement = Statement {
+    sql: "SELECT i.indexrelid FROM pg_catalog.pg_index i WHERE i.indrelid = '@extschema@.enrichment_cache'::pg_catalog.regclass",
+    args: &[],
+};
+
+/// Bytes on that list.
+pub fn unsettled() -> Result<i64, Error> {
+    let mut bytes = 0;
+    spi::run(&PAYLOAD_INDEXES, &[], Mode::Read, |row| bytes += row.get(1).map_or(0, pending::bytes))?;
+    Ok(bytes)
 }
 
 static PROBLEMS: Statement = Statement {
