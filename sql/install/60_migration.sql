@@ -104,17 +104,20 @@ ALTER TABLE enrichment_orphan ALTER COLUMN ranges SET STORAGE EXTERNAL;
 CREATE VIEW enrichment_migration_progress AS
 SELECT m.id, m.directory, m.state,
     coalesce((m.report ->> 'files')::bigint, 0) AS files, m.total_files,
-    pg_catalog.round(100.0 * coalesce((m.report ->> 'files')::bigint, 0) / nullif(m.total_files, 0), 1) AS percent,
+    -- files that come while they are read may be more than were counted
+    CASE WHEN (m.report ->> 'files')::bigint > m.total_files THEN 100.0
+        ELSE pg_catalog.round(100.0 * coalesce((m.report ->> 'files')::bigint, 0) / nullif(m.total_files, 0), 1) END AS percent,
     coalesce((m.report ->> 'bytes')::bigint, 0) AS bytes,
     pg_catalog.round((coalesce((m.report ->> 'files')::bigint, 0) - m.resumed_files) / r.seconds, 1) AS files_per_second,
     pg_catalog.round((coalesce((m.report ->> 'bytes')::bigint, 0) - m.resumed_bytes) / r.seconds, 1) AS bytes_per_second,
     CASE WHEN m.state = 'running' AND m.total_files >= (m.report ->> 'files')::bigint
-            AND (m.report ->> 'files')::bigint > m.resumed_files THEN
+            AND (m.report ->> 'files')::bigint > m.resumed_files
+            AND EXISTS (SELECT FROM pg_catalog.pg_stat_get_backend_idset() AS b WHERE pg_catalog.pg_stat_get_backend_pid(b) = m.pid) THEN
         m.updated_at + pg_catalog.make_interval(secs => ((m.total_files - (m.report ->> 'files')::bigint) * r.seconds
             / ((m.report ->> 'files')::bigint - m.resumed_files))::double precision) END AS eta,
     m.started_at, m.updated_at, m.finished_at
 FROM enrichment_migration m
-CROSS JOIN LATERAL (SELECT greatest(extract(epoch FROM coalesce(m.finished_at, m.updated_at) - m.resumed_at), 0.001) AS seconds) r;
+CROSS JOIN LATERAL (SELECT greatest(extract(epoch FROM m.updated_at - m.resumed_at), 0.001) AS seconds) r;
 
 -- Reading the server's files takes more than a level of enrich_grant: the caller's own right is looked at, not the owner's.
 CREATE FUNCTION enrichment_migration_begin(kind text, directory text, services text[], batch_size int, keep_expired boolean) RETURNS bigint
@@ -169,6 +172,12 @@ CREATE FUNCTION enrichment_payload_settle() RETURNS void LANGUAGE sql SECURITY D
     WHERE i.indrelid = '@extschema@.enrichment_cache'::regclass AND i.indisvalid;
 $$;
 
+-- The end of a line that says how far an import is: empty while nothing is known of what is left.
+CREATE FUNCTION enrichment_migration_to_go(total bigint, done bigint, before bigint, seconds numeric) RETURNS text LANGUAGE sql IMMUTABLE
+SET search_path = pg_catalog, pg_temp AS $$
+    SELECT CASE WHEN total >= done AND done > before THEN format(', about %s s to go', round((total - done) * seconds / (done - before))) ELSE '' END
+$$;
+
 -- The arguments that the procedures share.
 CREATE FUNCTION enrichment_migration_given(dry_run boolean, keep_expired boolean, batch_size int) RETURNS void LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp AS $$
@@ -192,9 +201,9 @@ DECLARE
     state record;
     told  timestamptz := clock_timestamp();
     began timestamptz := clock_timestamp();
-    first bigint;
+    -- what earlier calls have taken
+    before bigint := 0;
     done  bigint;
-    bytes numeric;
     spent numeric;
 BEGIN
     PERFORM @extschema@.enrichment_migration_given(dry_run, keep_expired, batch_size);
@@ -202,6 +211,7 @@ BEGIN
         PERFORM @extschema@.enrichment_migration_check('disk', directory, services, batch_size);
     ELSE
         run := @extschema@.enrichment_migration_begin('disk', directory, services, batch_size, keep_expired);
+        before := (SELECT m.resumed_files FROM @extschema@.enrichment_migration m WHERE m.id = run);
     END IF;
     COMMIT;
     -- what a session may have set as its default would have batches fail where two importers meet
@@ -213,16 +223,14 @@ BEGIN
         COMMIT;
         SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
         PERFORM @extschema@.enrichment_migration_memory();
-        done := (state.report ->> 'files')::bigint;
-        first := coalesce(first, done);
         EXIT WHEN state.finished;
+        done := (state.report ->> 'files')::bigint;
         IF clock_timestamp() >= told + interval '3 seconds' THEN
             told := clock_timestamp();
             spent := greatest(extract(epoch FROM told - began), 0.001);
-            bytes := (state.report ->> 'bytes')::numeric;
             RAISE NOTICE 'enrich_migrate_disk: % of % files, %, % files/s%', done, coalesce(state.total::text, 'an unknown number of'),
-                pg_catalog.pg_size_pretty(bytes), pg_catalog.round((done - first) / spent),
-                coalesce(pg_catalog.format(', about %s s to go', pg_catalog.round((state.total - done) * spent / nullif(done - first, 0))), '');
+                pg_catalog.pg_size_pretty((state.report ->> 'bytes')::numeric), pg_catalog.round((done - before) / spent),
+                @extschema@.enrichment_migration_to_go(state.total, done, before, spent);
         END IF;
     END LOOP;
     IF run IS NOT NULL THEN
@@ -307,7 +315,8 @@ SELECT 'admin', 'EXECUTE', o FROM pg_catalog.unnest(ARRAY[
     'enrichment_migration_verify_disk(bigint)', 'enrichment_migration_check(text, text, text[], integer)',
     'enrichment_migration_begin(text, text, text[], integer, boolean)',
     'enrichment_migration_step(bigint, text, text[], integer, boolean)', 'enrichment_migration_undo(bigint, integer)',
-    'enrichment_migration_given(boolean, boolean, integer)', 'enrichment_migration_memory()', 'enrichment_payload_settle()']) AS o;
+    'enrichment_migration_given(boolean, boolean, integer)', 'enrichment_migration_memory()', 'enrichment_payload_settle()',
+    'enrichment_migration_to_go(bigint, bigint, bigint, numeric)']) AS o;
 INSERT INTO @extschema@.enrichment_privilege (level, action, object)
 SELECT 'admin', 'SELECT', o FROM pg_catalog.unnest(ARRAY[
     'enrichment_migration', 'enrichment_migration_problem', 'enrichment_migration_progress']) AS o;
@@ -379,7 +388,7 @@ COMMENT ON COLUMN @extschema@.enrichment_migration_progress.percent IS 'Share of
 COMMENT ON COLUMN @extschema@.enrichment_migration_progress.bytes IS 'Bytes of the files taken.';
 COMMENT ON COLUMN @extschema@.enrichment_migration_progress.files_per_second IS 'Files a second since the session began with it.';
 COMMENT ON COLUMN @extschema@.enrichment_migration_progress.bytes_per_second IS 'Bytes a second since then.';
-COMMENT ON COLUMN @extschema@.enrichment_migration_progress.eta IS 'When it will have ended at that rate. NULL: not known, or it has ended.';
+COMMENT ON COLUMN @extschema@.enrichment_migration_progress.eta IS 'When it will have ended at that rate. NULL: not known, or nobody runs it.';
 COMMENT ON COLUMN @extschema@.enrichment_migration_progress.started_at IS 'Start.';
 COMMENT ON COLUMN @extschema@.enrichment_migration_progress.updated_at IS 'When the last batch was committed.';
 COMMENT ON COLUMN @extschema@.enrichment_migration_progress.finished_at IS 'End. NULL: it has not ended.';
@@ -399,6 +408,8 @@ COMMENT ON FUNCTION @extschema@.enrichment_migration_step(bigint, text, text[], 
     'Part of enrich_migrate_disk: takes the next files of a run; without a number only tries.';
 COMMENT ON FUNCTION @extschema@.enrichment_migration_given(boolean, boolean, integer) IS 'Of the procedures that import: refuses NULL where a default is meant.';
 COMMENT ON FUNCTION @extschema@.enrichment_migration_memory() IS 'Of the procedures that import: lets the index of payloads take in 64 MB at a time, for the transaction under way.';
+COMMENT ON FUNCTION @extschema@.enrichment_migration_to_go(bigint, bigint, bigint, numeric) IS
+    'Of the procedures that import: in how many seconds they will have ended, in words; empty while that is not known.';
 COMMENT ON FUNCTION @extschema@.enrichment_payload_settle() IS 'Of the procedures that import: has the index of payloads take in what waits to be.';
 COMMENT ON FUNCTION @extschema@.enrichment_migration_undo(bigint, integer) IS
     'Part of enrich_migration_rollback: takes back so many answers; returns how many there were.';

@@ -79,7 +79,7 @@ DECLARE
     run      bigint;
     place    text;
     total    bigint;
-    before   bigint;
+    before   bigint := 0;
     done     bigint;
     spent    numeric;
     got      record;
@@ -122,8 +122,8 @@ BEGIN
         IF clock_timestamp() >= told + interval '3 seconds' THEN
             told := clock_timestamp();
             spent := greatest(extract(epoch FROM told - began), 0.001);
-            RAISE NOTICE '%: % of % rows, %, % rows/s', name, done, total, pg_catalog.pg_size_pretty((report ->> 'bytes')::numeric),
-                pg_catalog.round((done - coalesce(before, 0)) / spent);
+            RAISE NOTICE '%: % of % rows, %, % rows/s%', name, done, total, pg_catalog.pg_size_pretty((report ->> 'bytes')::numeric),
+                pg_catalog.round((done - before) / spent), @extschema@.enrichment_migration_to_go(total, done, before, spent);
         END IF;
     END LOOP;
     IF run IS NOT NULL THEN

@@ -6,6 +6,7 @@ mod crash;
 mod helper;
 mod odd_text;
 mod report;
+mod progress;
 mod rights;
 mod rows;
 mod sent;

@@ -1,13 +1,13 @@
 //! A disk cache of files made by a test, and a database to import it into.
 
-use crate::support::{create_database, one, run, shared_cluster};
+use crate::support::{ask, create_database, one, run, same, shared_cluster, SOON};
 use postgres::Client;
 use std::fs::{self, File};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
-use testbed::Cluster;
+use testbed::{wait_until, Cluster};
 
 pub use enrichment_cache::core::disk::digest;
 
@@ -98,6 +98,29 @@ pub fn slow_down(client: &mut Client, each: &str, seconds: f64) {
     );
 }
 
+/// Has imports wait while they are as `when` says (of a row of enrichment_migration), until `client` lets go: [`GO_ON`].
+pub fn hold(client: &mut Client, when: &str) {
+    run(
+        client,
+        &format!(
+            "CREATE FUNCTION held() RETURNS trigger LANGUAGE plpgsql SET search_path = public SET lock_timeout = '2min' AS
+                'BEGIN IF EXISTS (SELECT FROM enrichment_migration WHERE {}) THEN PERFORM pg_advisory_xact_lock_shared(7); END IF; RETURN NULL; END';
+            CREATE TRIGGER held BEFORE INSERT ON enrichment_cache FOR EACH STATEMENT EXECUTE FUNCTION held();
+            SELECT pg_advisory_lock(7)",
+            when.replace('\'', "''")
+        ),
+    );
+}
+
+pub const GO_ON: &str = "SELECT pg_advisory_unlock(7)";
+
+/// Waits until so many imports are held.
+pub fn wait_held(client: &mut Client, imports: i64) {
+    let sql = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
+        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+    wait_until("imports to be held", SOON, || same(ask::<i64>(client, sql)?, &imports));
+}
+
 /// What a call of enrich_migrate_disk reports.
 pub fn report(client: &mut Client, call: &str) -> serde_json::Value {
     let rows = client.simple_query(call).unwrap_or_else(|why| panic!("{call}: {}", crate::support::said(&why)));
@@ -125,7 +148,7 @@ pub fn parts(report: &serde_json::Value) -> String {
     some.map(|part| format!("{part} {}", report[*part])).collect::<Vec<_>>().join(", ")
 }
 
-/// What the cache holds, as one text.
+/// What the cache holds, as one text: all but what a row gets anew with each change.
 pub fn cached(client: &mut Client) -> String {
     one(
         client,
