@@ -7,7 +7,8 @@ CREATE TABLE enrichment_disk_outbox (
     noted_at    timestamptz NOT NULL DEFAULT now(),
     next_try_at timestamptz NOT NULL DEFAULT now(),
     failures    int NOT NULL DEFAULT 0,
-    problem     text
+    problem     text,
+    deleted     boolean NOT NULL DEFAULT false
 );
 CREATE INDEX enrichment_disk_outbox_due ON enrichment_disk_outbox (next_try_at, id);
 
@@ -113,6 +114,7 @@ COMMENT ON COLUMN @extschema@.enrichment_disk_outbox.noted_at IS 'Start of the t
 COMMENT ON COLUMN @extschema@.enrichment_disk_outbox.next_try_at IS 'When the file is written at the earliest.';
 COMMENT ON COLUMN @extschema@.enrichment_disk_outbox.failures IS 'Tries that failed so far.';
 COMMENT ON COLUMN @extschema@.enrichment_disk_outbox.problem IS 'Why the last try failed.';
+COMMENT ON COLUMN @extschema@.enrichment_disk_outbox.deleted IS 'true: the answer was deleted (enrich_invalidate, hard), and its files in every layout go.';
 COMMENT ON FUNCTION @extschema@.enrich_disk_state() IS
     'Mode of the disk cache, whether its directory is set, and what is wrong with reading and writing it now: the base of enrich_disk_health().';
 COMMENT ON FUNCTION @extschema@.enrich_disk_health() IS 'The lines of enrich_health() about the disk cache.';

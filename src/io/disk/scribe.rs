@@ -24,10 +24,11 @@ const STACK_BYTES: usize = 256 * 1024;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Task {
     pub id: i64,
+    /// Files of an answer that was deleted, and when: those that were not changed after that go first.
+    pub deleted: Option<(Micros, Vec<String>)>,
     /// The file to write, and its bytes.
     pub file: Option<(String, Vec<u8>)>,
-    /// The moment of observation, which becomes the file's time of change. Without a file: the latest one at which a file
-    /// that goes away may have been changed.
+    /// The moment of observation, which becomes the file's time of change.
     pub at: Micros,
     /// Files that say something else of the key; they go away, if they are not newer.
     pub away: Vec<String>,
@@ -151,6 +152,11 @@ fn write_batch(root: &Path, batch: Vec<Task>, stop: &AtomicBool) -> Report {
 }
 
 fn write_task(tree: &Tree, task: &Task) -> Result<Written, Trouble> {
+    if let Some((at, paths)) = &task.deleted {
+        for path in paths {
+            tree.remove(path, *at)?;
+        }
+    }
     if let Some((path, bytes)) = &task.file {
         if tree.changed(path)?.is_some_and(|at| at > task.at) {
             return Ok(Written::Newer);

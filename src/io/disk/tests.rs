@@ -198,7 +198,7 @@ fn a_file_that_an_older_program_is_just_writing_answers_whole_or_not_at_all() {
 }
 
 fn task(id: i64, path: &str, at: i64) -> Task {
-    Task { id, file: Some((path.to_owned(), b"{}".to_vec())), at, away: Vec::new() }
+    Task { id, deleted: None, file: Some((path.to_owned(), b"{}".to_vec())), at, away: Vec::new() }
 }
 
 fn report_of(scribe: &mut Scribe) -> Report {

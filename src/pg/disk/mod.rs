@@ -22,9 +22,12 @@ use crate::pg::store::migration::orphans;
 use crate::pg::store::{cache::Entry, files, registry};
 use crate::pg::{encoding, gucs, wake};
 use pgrx::datum::{Interval, IntoDatum};
-use pgrx::pg_sys;
+use pgrx::pg_sys::panic::ErrorReport;
+use pgrx::prelude::*;
 pub use shared::{init, take_told, tell, troubles, write_trouble, writing_again, Side};
 use shared::{read_trouble, reading_again, unreadable};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 
 /// What the files say of a key that the table has no fresh answer for, if that is newer than what the table knows, and
 /// fresh or expired by no more than `grace`. The worker is told, and takes it over.
@@ -171,6 +174,12 @@ pub fn written_through() -> bool {
     gucs::disk_cache_mode() == DiskMode::WriteThrough && gucs::preloaded() && gucs::disk_cache_dir().is_some()
 }
 
+/// Whether what is stored is to be written into files of another directory than this one.
+pub fn written_elsewhere(directory: &Path) -> bool {
+    let which = |path: &Path| std::fs::metadata(path).ok().map(|it| (it.dev(), it.ino()));
+    written_through() && gucs::disk_cache_dir().is_some_and(|own| which(&own) != which(directory))
+}
+
 /// Notes keys of which something was stored or deleted: once this transaction has committed, and not if it rolls back, the
 /// worker makes the files say the same.
 ///
@@ -185,14 +194,24 @@ pub fn note(service: &str, keys: Vec<String>) -> Result<(), Error> {
     Ok(())
 }
 
-/// Notes every key of a service, or one, before it is deleted.
+/// Notes every key of a service, or one, before it is deleted; says so where its files stay, and it may come back by them.
 ///
 /// # Errors
 /// What the statement raises.
-pub fn note_all(service: &str, key: Option<&str>) -> Result<(), Error> {
+pub fn note_deleted(service: &Service, key: Option<&str>) -> Result<(), Error> {
     if written_through() {
-        files::note_all(service, key)?;
+        files::note_deleted(&service.name, key)?;
         wake::worker_at_commit();
+    } else if gucs::reads_files() && key.is_none_or(|key| of_files(service, key).is_some()) {
+        let whose = key.map_or_else(
+            || format!("files of {}", service.name),
+            |key| format!("a file of {} for {key}", service.name),
+        );
+        let message = format!("enrichment_cache: {whose} may bring back what is deleted");
+        let hint = "Files are deleted in write_through mode only. Delete them too, or invalidate without hard.";
+        ErrorReport::new(PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION, message, "enrich_invalidate")
+            .set_hint(hint)
+            .report(PgLogLevel::NOTICE);
     }
     Ok(())
 }

@@ -148,7 +148,8 @@ fn enrich_compare_and_store(
     Ok((version == expected_version + 1).then_some(version))
 }
 
-/// Makes a key (NULL: all keys) of a service expire now, or deletes it (`hard`); returns how many rows changed.
+/// Makes a key (NULL: all keys) of a service expire now, or deletes it (`hard`); returns how many rows changed. What is deleted
+/// also goes from the files of the disk cache where they are written (`write_through`), and stays in them where they are only read.
 ///
 /// # Errors
 /// 42704 unknown service, 22023 for a key that cannot be one.
@@ -163,7 +164,7 @@ fn enrich_invalidate(
     let hard = given(hard, "hard")?;
     let key = key.map(|key| key_to_write(&service, &key)).transpose()?;
     if hard {
-        disk::note_all(&service.name, key.as_ref().map(|key| key.text.as_str()))?;
+        disk::note_deleted(&service, key.as_ref().map(|key| key.text.as_str()))?;
     }
     Ok(rows::invalidate(&service.name, key.as_ref().map(|key| key.text.as_str()), hard)?)
 }

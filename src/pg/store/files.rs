@@ -8,6 +8,7 @@ use crate::pg::convert::{to_micros, to_timestamp};
 use crate::pg::spi::{self, Arg, Mode, Statement};
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys::BuiltinOid::*;
+use std::collections::{HashMap, HashSet};
 
 /// An answer of a file on its way into the table.
 pub struct FromFile {
@@ -103,16 +104,54 @@ pub fn note(service: &str, keys: Vec<String>) -> Result<(), Error> {
     Ok(())
 }
 
-static NOTE_ALL: Statement = Statement {
-    sql: "INSERT INTO @extschema@.enrichment_disk_outbox (service, cache_key)
-        SELECT c.service, c.cache_key FROM @extschema@.enrichment_cache c
-        WHERE c.service = $1 AND ($2 IS NULL OR c.cache_key = $2)",
+// Between deleting and taking over stands a lock for each of 64 parts of a service's keys: a deletion of many keys has no more of them.
+static LOCK_DELETED: Statement = Statement {
+    sql: "SELECT pg_catalog.pg_advisory_xact_lock(pg_catalog.hashtext('enrichment_disk_outbox/' || $1), part)
+        FROM generate_series(0, 63) part WHERE $2 IS NULL OR part = pg_catalog.hashtext($2) & 63 ORDER BY part",
     args: &[TEXTOID, TEXTOID],
 };
 
-/// The same for what stands in the table of a service, or of one key.
-pub fn note_all(service: &str, key: Option<&str>) -> Result<(), Error> {
-    spi::run(&NOTE_ALL, &[Arg::of(service), Arg::of(key)], Mode::Write, |_| {})?;
+// of one key also where the table holds nothing: files may
+static NOTE_DELETED: Statement = Statement {
+    sql: "INSERT INTO @extschema@.enrichment_disk_outbox (service, cache_key, deleted)
+        SELECT $1, $2, true WHERE $2 IS NOT NULL
+        UNION ALL SELECT c.service, c.cache_key, true FROM @extschema@.enrichment_cache c WHERE c.service = $1 AND $2 IS NULL",
+    args: &[TEXTOID, TEXTOID],
+};
+
+/// Notes a key whose files are to go, or every key of a service that the table holds.
+pub fn note_deleted(service: &str, key: Option<&str>) -> Result<(), Error> {
+    spi::run(&LOCK_DELETED, &[Arg::of(service), Arg::of(key)], Mode::Write, |_| {})?;
+    spi::run(&NOTE_DELETED, &[Arg::of(service), Arg::of(key)], Mode::Write, |_| {})?;
+    Ok(())
+}
+
+static LOCK_ADOPTED: Statement = Statement {
+    sql: "SELECT k FROM unnest($2::text[]) AS k WHERE pg_catalog.pg_try_advisory_xact_lock_shared(
+            pg_catalog.hashtext('enrichment_disk_outbox/' || $1), pg_catalog.hashtext(k) & 63)",
+    args: &[TEXTOID, TEXTARRAYOID],
+};
+
+static DELETED: Statement = Statement {
+    sql: "SELECT o.cache_key, pg_catalog.max(o.noted_at) FROM @extschema@.enrichment_disk_outbox o
+        WHERE o.deleted AND o.service = $1 AND o.cache_key = ANY ($2) GROUP BY o.cache_key",
+    args: &[TEXTOID, TEXTARRAYOID],
+};
+
+/// Leaves of a batch of one service what nobody deletes: not now, in a transaction that is under way, and not since the file
+/// was observed, with the file still to go. Until the end of this transaction nobody deletes what is left.
+pub fn spare_deleted(service: &str, batch: &mut Vec<FromFile>) -> Result<(), Error> {
+    let keys = |batch: &[FromFile]| Arg::of(batch.iter().map(|one| one.key.as_str()).collect::<Vec<_>>());
+    let mut free = HashSet::new();
+    spi::run(&LOCK_ADOPTED, &[Arg::of(service), keys(batch)], Mode::Write, |row| free.extend(row.text(1)))?;
+    batch.retain(|one| free.contains(&one.key));
+    let mut deleted: HashMap<String, Micros> = HashMap::new();
+    spi::run(&DELETED, &[Arg::of(service), keys(batch)], Mode::Write, |row| {
+        if let (Some(key), Some(at)) = (row.text(1), row.get(2)) {
+            deleted.insert(key, to_micros(at));
+        }
+    })?;
+    batch.retain(|one| deleted.get(&one.key).is_none_or(|at| one.fetched_at > *at));
     Ok(())
 }
 
@@ -123,10 +162,12 @@ pub struct Noted {
     pub key: String,
     pub at: Micros,
     pub failures: i32,
+    pub deleted: bool,
 }
 
 static DUE: Statement = Statement {
-    sql: "SELECT o.id, o.service, o.cache_key, o.noted_at, o.failures FROM @extschema@.enrichment_disk_outbox o
+    sql: "SELECT o.id, o.service, o.cache_key, o.noted_at, o.failures, o.deleted
+        FROM @extschema@.enrichment_disk_outbox o
         WHERE o.next_try_at <= pg_catalog.clock_timestamp() ORDER BY o.next_try_at, o.id LIMIT $1",
     args: &[INT8OID],
 };
@@ -135,10 +176,10 @@ static DUE: Statement = Statement {
 pub fn due(n: i64) -> Result<Vec<Noted>, Error> {
     let mut due = Vec::new();
     spi::run(&DUE, &[Arg::of(n)], Mode::Read, |row| {
-        if let (Some(id), Some(service), Some(key), Some(at), Some(failures)) =
-            (row.get(1), row.text(2), row.text(3), row.get(4), row.get(5))
+        if let (Some(id), Some(service), Some(key), Some(at), Some(failures), Some(deleted)) =
+            (row.get(1), row.text(2), row.text(3), row.get(4), row.get(5), row.get(6))
         {
-            due.push(Noted { id, service, key, at: to_micros(at), failures });
+            due.push(Noted { id, service, key, at: to_micros(at), failures, deleted });
         }
     })?;
     Ok(due)

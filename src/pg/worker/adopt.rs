@@ -110,7 +110,9 @@ fn store_all(found: BTreeMap<String, Vec<FromFile>>) -> Result<(), Error> {
 }
 
 /// Stores a batch of one service; returns the keys that have a fresh answer by it.
-fn store(service: &str, batch: &mut [FromFile]) -> Result<Vec<String>, Error> {
+fn store(service: &str, batch: &mut Vec<FromFile>) -> Result<Vec<String>, Error> {
+    // a file that is about to be deleted does not bring its answer back
+    files::spare_deleted(service, batch)?;
     let adopted = files::adopt(service, batch)?;
     if adopted.is_empty() {
         return Ok(adopted);

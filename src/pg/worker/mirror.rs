@@ -3,7 +3,7 @@
 //! disk that is slow or does not answer holds up nothing else.
 
 use super::xact;
-use crate::core::disk::written;
+use crate::core::disk::{layout, written};
 use crate::core::error::Error;
 use crate::core::{Micros, SECOND};
 use crate::io::disk::{Report, Scribe, Task, Written};
@@ -152,12 +152,13 @@ impl Mirror {
 
 /// What the thread is to do for a key; nothing where the layout has no place for what the table says.
 fn task(id: i64, service: &str, key: &str, noted: &[Noted]) -> Result<Option<Task>, Error> {
-    let Some(said) = files::said(service, key)? else {
-        // deleted: files from before go too, one that came later stays
-        let at = noted.iter().map(|noted| noted.at).max().unwrap_or(0);
-        return Ok(Some(Task { id, file: None, at, away: written::paths(service, key) }));
-    };
-    let files = written::files(service, key, &said.status, said.payload.as_deref());
-    let Some((path, body)) = files.file else { return Ok(None) };
-    Ok(Some(Task { id, file: Some((path, body.into_bytes())), at: said.fetched_at, away: files.away }))
+    // deleted: files from before go too, wherever a look finds them; one that came later stays
+    let deleted_at = noted.iter().filter(|noted| noted.deleted).map(|noted| noted.at).max();
+    let deleted = deleted_at.map(|at| (at, layout::tried(service, key)));
+    let said = files::said(service, key)?;
+    let at = said.as_ref().map_or(0, |said| said.fetched_at);
+    let files =
+        said.map(|said| written::files(service, key, &said.status, said.payload.as_deref())).unwrap_or_default();
+    let file = files.file.map(|(path, body)| (path, body.into_bytes()));
+    Ok((file.is_some() || deleted.is_some()).then_some(Task { id, deleted, file, at, away: files.away }))
 }

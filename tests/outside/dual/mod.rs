@@ -1,5 +1,6 @@
 //! The disk cache beside the table. The older programs are played by the tests: they read and write files.
 
+mod delete;
 mod export;
 mod read;
 mod round_trip;

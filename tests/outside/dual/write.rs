@@ -108,24 +108,6 @@ fn a_newer_file_of_an_older_program_stays_and_is_taken_over() {
 }
 
 #[test]
-fn deleting_an_answer_deletes_its_file_but_not_one_that_came_later() {
-    let tree = Tree::new("delete");
-    let base = base("dual_delete", &tree, "write_through");
-    let mut client = base.client();
-    for (key, n) in [("8.2.4.1", 1), ("8.2.4.2", 2)] {
-        store(&mut client, key, n);
-        tree.wait_for(&dshield_path(key), &dshield(key, n));
-    }
-    run(&mut client, "BEGIN; SELECT enrich_invalidate('dshield', hard => true)");
-    // an older program is faster than the commit
-    tree.put(&dshield_path("8.2.4.2"), &dshield("8.2.4.2", 7), 0);
-    run(&mut client, "COMMIT");
-    base.wait_for("SELECT count(*) FROM enrichment_disk_outbox", 0i64);
-    assert_eq!(tree.files(), [dshield_path("8.2.4.2")]);
-    assert!(one::<bool>(&mut client, "SELECT enrich_get('dshield', '8.2.4.1') IS NULL"));
-}
-
-#[test]
 fn in_read_mode_nothing_is_written() {
     let tree = Tree::new("only_read");
     let base = base("dual_only_read", &tree, "read");
