@@ -307,6 +307,10 @@ BEGIN
         taken := taken + part;
     END LOOP;
     RAISE NOTICE 'enrich_migration_rollback: % answers of run % were taken back', taken, id;
+    IF pg_catalog.current_setting('enrichment_cache.disk_cache_mode', true) IN ('read', 'write_through') THEN
+        RAISE NOTICE 'enrich_migration_rollback: files of the disk cache stay, and answer what the cache lacks'
+            USING HINT = 'Take a run back with enrichment_cache.disk_cache_mode off, where its files must not answer.';
+    END IF;
 END $$;
 
 INSERT INTO @extschema@.enrichment_privilege (level, action, object)

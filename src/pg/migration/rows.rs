@@ -145,7 +145,7 @@ pub fn step(order: Order, columns: Columns) -> Result<String, Error> {
         }
     };
     let items = columns.items(kind, &registry::all()?)?;
-    let rules = Rules { run, keep_expired, noun: kind.noun() };
+    let rules = Rules { run, keep_expired, noun: kind.noun(), noted: true };
     take(&rules, &items, &mut report, &mut held.seen, &mut held.known)?;
     for _ in 0..nameless {
         report.note(None, Fate::Malformed, 0);

@@ -10,12 +10,13 @@ use crate::core::disk::report::Report;
 use crate::core::error::Error;
 use crate::io::import::pipeline::{Next, Pipeline, Spec};
 use crate::io::import::safe;
-use crate::pg::encoding;
 use crate::pg::store::{migration as rows, registry};
 use crate::pg::worker::Merger;
+use crate::pg::{disk, encoding};
 use pgrx::pg_sys;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::time::Duration;
 
 /// Bytes of files after which a batch ends.
@@ -119,7 +120,8 @@ pub fn step(run: Option<i64>, order: Order) -> Result<State, Error> {
         None => begin(run, &order, position, batches, report.as_ref())?,
     };
     let (items, end) = reading.next_batch(order.batch_size.max(1) as usize)?;
-    let rules = Rules { run, keep_expired: order.keep_expired, noun: "file" };
+    let noted = run.is_some() && disk::written_elsewhere(Path::new(&order.directory));
+    let rules = Rules { run, keep_expired: order.keep_expired, noun: "file", noted };
     take(&rules, &items, report.as_mut().unwrap_or(&mut reading.report), &mut reading.seen, &mut reading.known)?;
     reading.batches += 1;
     reading.stored += items.len();

@@ -24,6 +24,8 @@ pub struct Rules {
     pub keep_expired: bool,
     /// What reasons call one of them: "file" or "row".
     pub noun: &'static str,
+    /// What is stored is noted for the files of the disk cache, which it does not come from.
+    pub noted: bool,
 }
 
 /// An answer of a batch, and the file it came from.
@@ -95,7 +97,7 @@ pub fn take(
     for (service, mut incoming) in keyed {
         let newest = newest_of_each(&mut incoming, |twice| report.note(Some(service), Fate::Duplicate, twice.bytes));
         let fates = match rules.run {
-            Some(run) => store(run, rules.noun, service, &newest, &mut problems)?,
+            Some(run) => store(run, rules, service, &newest, &mut problems)?,
             None => try_out(service, &newest, seen)?,
         };
         for ((key, incoming), fate) in newest.iter().zip(fates) {
@@ -190,18 +192,19 @@ fn batch_of<'a>(service: &'a str, incoming: impl Iterator<Item = (&'a str, &'a I
 /// and the others are in.
 fn store(
     run: i64,
-    noun: &str,
+    rules: &Rules,
     service: &str,
     incoming: &[(&str, Incoming)],
     problems: &mut Vec<(String, &'static str, String)>,
 ) -> Result<Vec<Fate>, Error> {
-    if let Ok(fates) = attempt(|| store_all(run, service, incoming))? {
+    let noun = rules.noun;
+    if let Ok(fates) = attempt(|| store_all(run, rules, service, incoming))? {
         return Ok(fates);
     }
     let mut fates = Vec::with_capacity(incoming.len());
     for one in incoming {
         pgrx::check_for_interrupts!();
-        match attempt(|| store_all(run, service, std::slice::from_ref(one)))? {
+        match attempt(|| store_all(run, rules, service, std::slice::from_ref(one)))? {
             Ok(stored) => fates.extend(stored),
             Err(message) => {
                 problems.push((shown(one.1.path), "malformed", format!("the {noun} cannot be stored: {message}")));
@@ -212,11 +215,12 @@ fn store(
     Ok(fates)
 }
 
-fn store_all(run: i64, service: &str, incoming: &[(&str, Incoming)]) -> Result<Vec<Fate>, Error> {
+fn store_all(run: i64, rules: &Rules, service: &str, incoming: &[(&str, Incoming)]) -> Result<Vec<Fate>, Error> {
     let mut fates: HashMap<String, Fate> = HashMap::with_capacity(incoming.len());
     rows::insert(run, &batch_of(service, incoming.iter().map(|(key, one)| (*key, one))), |key| {
         fates.insert(key, Fate::Imported);
     })?;
+    let mut stored: Vec<String> = if rules.noted { fates.keys().cloned().collect() } else { Vec::new() };
     if fates.len() < incoming.len() {
         let others: Vec<&(&str, Incoming)> = incoming.iter().filter(|(key, _)| !fates.contains_key(*key)).collect();
         let standing = rows::standing(Some(run), service, others.iter().map(|(key, _)| *key).collect())?;
@@ -232,8 +236,12 @@ fn store_all(run: i64, service: &str, incoming: &[(&str, Incoming)]) -> Result<V
         if !replacing.is_empty() {
             replacing.sort_by_key(|(key, _)| *key);
             rows::replace(run, &batch_of(service, replacing.iter().map(|(key, one)| (*key, one))))?;
+            if rules.noted {
+                stored.extend(replacing.iter().map(|(key, _)| (*key).to_owned()));
+            }
         }
     }
+    disk::note(service, stored)?;
     // what vanished between the two statements was deleted by somebody after it was newer
     Ok(incoming.iter().map(|(key, _)| fates.get(*key).copied().unwrap_or(Fate::OlderThanRow)).collect())
 }
