@@ -136,15 +136,32 @@ pub fn look_at_row(
     }
 }
 
-/// A file that a client sent: its path, its time of change, its bytes in base64.
-pub fn look_at_sent(path: &str, modified_at: Option<Micros>, base64: &str, services: &Services) -> Item {
-    let path = path.strip_prefix("./").unwrap_or(path).as_bytes().to_vec();
-    let (bytes, what) = match (BASE64.decode(base64.trim()), modified_at) {
-        (Err(_), _) => (0, What::Malformed("was not sent in base64".to_owned())),
-        (Ok(bytes), None) => (bytes.len(), What::Malformed("was sent with an mtime that is no time".to_owned())),
-        (Ok(bytes), Some(at)) => (bytes.len(), look(&path, &bytes, at, services)),
+/// A file that a client sent: its path (or the bytes of it, `\x` and hex digits), its time of change, its bytes in base64 or
+/// why there are none.
+pub fn look_at_sent(
+    path: &str,
+    modified_at: Option<Micros>,
+    base64: Result<&str, Option<&str>>,
+    services: &Services,
+) -> Item {
+    let hex = path.strip_prefix("\\x").and_then(unhex);
+    let path = hex.unwrap_or_else(|| path.as_bytes().to_vec());
+    let path = path.strip_prefix(b"./").map_or_else(|| path.clone(), <[u8]>::to_vec);
+    let (bytes, what) = match (base64.map(|base64| BASE64.decode(base64.trim())), modified_at) {
+        (Err(why), _) => {
+            (0, What::Unreadable(why.map_or_else(|| "was not sent".to_owned(), |why| shown(why.as_bytes()))))
+        }
+        (Ok(Err(_)), _) => (0, What::Malformed("was not sent in base64".to_owned())),
+        (Ok(Ok(bytes)), None) => (bytes.len(), What::Malformed("was sent with an mtime that is no time".to_owned())),
+        (Ok(Ok(bytes)), Some(at)) => (bytes.len(), look(&path, &bytes, at, services)),
     };
     Item { path, bytes: bytes as u64, what }
+}
+
+fn unhex(digits: &str) -> Option<Vec<u8>> {
+    let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
+    (digits.len() % 2 == 0 && digits.bytes().all(|digit| digit.is_ascii_hexdigit()))
+        .then(|| digits.as_bytes().chunks(2).map(byte).collect())?
 }
 
 fn whose(service: &Service, found: &Found, bytes: &[u8]) -> Result<Whose, String> {

@@ -17,7 +17,7 @@ use std::cell::RefCell;
 pub enum Kind {
     /// Service, key, value, time.
     Table,
-    /// Path, nothing, bytes in base64, time.
+    /// Path, why there are no bytes, bytes in base64, time.
     Archive,
 }
 
@@ -62,7 +62,7 @@ impl Columns {
         let items = rows.map(|(((name, key), body), at)| {
             let (name, body) = (name.as_deref(), body.as_deref());
             match kind {
-                Kind::Archive => look_at_sent(name.unwrap_or_default(), at, body.unwrap_or_default(), services),
+                Kind::Archive => look_at_sent(name.unwrap_or_default(), at, body.ok_or(key.as_deref()), services),
                 Kind::Table => Item {
                     path: format!("{}/{}", name.unwrap_or_default(), key.as_deref().unwrap_or_default()).into_bytes(),
                     bytes: body.map_or(0, |body| body.len() as u64),

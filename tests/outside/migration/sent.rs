@@ -3,6 +3,9 @@
 use super::tree::{adds_up, by_digest, cached, database, dshield, parts, report, Tree};
 use crate::support::{one, refused, run};
 use postgres::Client;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
 use std::process::Command;
 use testbed::Cluster;
 
@@ -20,8 +23,33 @@ fn send(cluster: &Cluster, base: &str, tree: &Tree) {
     let text = text.replace("psql -c", r#""$PSQL" -X -v ON_ERROR_STOP=1 -d "$DSN" -c"#);
     let mut bash = Command::new("bash");
     bash.args(["-euo", "pipefail", "-c", &text]).env("PSQL", cluster.stage().bin("psql")).env("DSN", cluster.dsn(base));
+    // root could read everything: as the account of the server then
+    let account = std::fs::metadata(cluster.data_dir()).expect("the data directory");
+    bash.uid(account.uid()).gid(account.gid());
     let output = bash.output().expect("bash");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Names that a shell or COPY may trip over, and what is there but cannot be sent.
+fn every_odd_file(tree: &Tree) {
+    tree.file("odd\tname\\.json", "{}", 1);
+    tree.file("\\x41", "{}", 1);
+    let bytes = std::ffi::OsStr::from_bytes(b" \xff\n ");
+    std::fs::write(tree.root.join(bytes), "{}").expect("a file");
+    tree.file("dshield_8.8.7.1.json", dshield("8.8.7.1", 1), 1);
+    std::fs::File::create(tree.path("big.json")).and_then(|file| file.set_len(10 << 30)).expect("a sparse file");
+    std::os::unix::fs::symlink("/etc/passwd", tree.path("link.json")).expect("a link");
+    assert!(Command::new("mkfifo").arg(tree.path("pipe")).status().is_ok_and(|status| status.success()));
+    let secret = tree.file("dshield/8/8/9/4.json", "{}", 1);
+    tree.file("closed/inside.json", "{}", 1);
+    for path in [secret, tree.path("closed")] {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0)).expect("permissions");
+    }
+}
+
+fn listed(client: &mut Client) -> Vec<String> {
+    let sql = "SELECT format('%s %s: %s', path, outcome, reason) FROM enrichment_migration_problem ORDER BY path";
+    client.query(sql, &[]).expect("problems").iter().map(|row| row.get(0)).collect()
 }
 
 fn observed(client: &mut Client) -> String {
@@ -43,16 +71,43 @@ fn files_that_a_client_sends_become_the_same_rows_as_files_of_the_server() {
     tree.file("dshield/8/8/9/2.json", [0xff, 0, b'{'], 1);
     tree.file("README", "hello", 1);
     tree.dshield("8.8.9.3", 1, 9_000);
-    tree.file("odd\tname\\.json", "{}", 1);
+    every_odd_file(&tree);
     send(&cluster, "sent", &tree);
     let tried = report(&mut client, "CALL enrich_migrate_sent(dry_run => true)");
     assert_eq!(one::<i64>(&mut client, "SELECT count(*) FROM enrichment_cache"), 0, "a try stores nothing");
     let done = report(&mut client, "CALL enrich_migrate_sent(batch_size => 4)");
     adds_up(&done);
-    let expected = "files 27, imported 22, expired 1, malformed 3, unknown_key 1";
-    assert_eq!((parts(&done), parts(&tried)), (expected.to_string(), expected.to_string()));
+    let expected = "files 36, imported 23, expired 1, malformed 6, unreadable 5, unknown_key 1";
+    assert_eq!(
+        (parts(&done), parts(&tried)),
+        (expected.to_string(), expected.to_string()),
+        "{:#?}",
+        listed(&mut client)
+    );
+    let all = Command::new("find")
+        .arg(&tree.root)
+        .args(["(", "-name", "closed", "-prune", "-o", "!", "-type", "d", ")", "-printf", "x"])
+        .output();
+    assert_eq!(done["files"], all.expect("find").stdout.len(), "every file of the tree is in the report");
+    for (path, words) in [
+        ("big.json", "unreadable: the file has 10737418240 bytes, more than are sent"),
+        ("closed", "unreadable: the file is of find's type d and was not read"),
+        ("dshield/8/8/9/4.json", "unreadable: the file could not be read by who sent it"),
+        ("link.json", "unreadable: the file is of find's type l and was not read"),
+        ("pipe", "unreadable: the file is of find's type p and was not read"),
+        ("odd\u{fffd}name\\.json", "malformed: the file stands in no layout"),
+        (" \u{fffd}\u{fffd} ", "malformed: the file has a name that is not UTF-8"),
+        ("\\x41", "malformed: the file stands in no layout"),
+    ] {
+        let line = format!("{path} {words}");
+        assert!(
+            listed(&mut client).iter().any(|found| found.starts_with(&line)),
+            "{line} in {:#?}",
+            listed(&mut client)
+        );
+    }
     let sql = "SELECT string_agg(concat_ws(' ', finding, files), ', ' ORDER BY finding COLLATE \"C\") FROM enrich_migration_verify(1)";
-    assert_eq!(one::<String>(&mut client, sql), "expired 1, malformed or unreadable 3, same 23");
+    assert_eq!(one::<String>(&mut client, sql), "expired 1, malformed or unreadable 11, same 24");
     let sent = observed(&mut client);
     run(&mut client, "CALL enrich_migration_rollback(1)");
     assert_eq!(cached(&mut client), "");
