@@ -1,6 +1,7 @@
 //! The files of the disk cache that older programs read and write too: looking a key up, and putting answers there.
 
 mod look;
+mod place;
 mod scribe;
 mod tree;
 

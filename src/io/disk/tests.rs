@@ -8,7 +8,7 @@ use crate::io::clock;
 use std::fs;
 use std::os::unix::fs::{symlink, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
 /// A directory that goes when this does.
@@ -195,6 +195,36 @@ fn a_file_that_an_older_program_is_just_writing_answers_whole_or_not_at_all() {
     });
     let last = look(&root.0, &dshield, "1.2.3.4", clock::now()).unwrap().newest.unwrap();
     assert_eq!(last.body.payload.as_deref(), Some(bodies[1].as_str()), "after {answers} answers");
+}
+
+#[test]
+fn whoever_reads_while_we_write_finds_one_of_our_files_whole_and_with_its_time() {
+    let root = Root::new();
+    let long = format!(r#"{{"ip":{{"number":"1.2.3.4","count":4,"note":"{}"}}}}"#, "x".repeat(300_000));
+    let (bodies, path) = ([BODY.to_owned(), long], "dshield/1/2/3/4.json");
+    let write = |n: usize| {
+        let at = MAY_2024 + n as i64 % 2;
+        root.tree().write(path, bodies[n % 2].as_bytes(), at, Flush::Now).unwrap();
+    };
+    write(0);
+    let (mut seen, file, stop) = ([0, 0, 0], root.0.join(path), AtomicBool::new(false));
+    std::thread::scope(|threads| {
+        let writer = threads.spawn(|| (1..).take_while(|_| !stop.load(Ordering::Relaxed)).for_each(write));
+        // an older program reads without any care
+        while seen[..2].iter().any(|times| *times < 200) && !writer.is_finished() {
+            let found = fs::read_to_string(&file).unwrap_or_default();
+            match bodies.iter().position(|body| *body == found) {
+                Some(which) => seen[which] += 1,
+                None => break,
+            }
+            if let Some((bytes, at)) = root.tree().read(path, 1 << 20).unwrap() {
+                seen[2] += i32::from(bytes != bodies[(at - MAY_2024) as usize].as_bytes());
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+    assert!(seen[..2].iter().all(|times| *times >= 200) && seen[2] == 0, "whole, whole, with a wrong time: {seen:?}");
+    assert_eq!(root.names(), ["4.json"]);
 }
 
 fn task(id: i64, path: &str, at: i64) -> Task {

@@ -1,11 +1,12 @@
 //! One directory tree and nothing outside of it: no symbolic link below the root is followed, only regular files are read,
 //! and a file is there whole or not at all.
 
-use rustix::fs::{self, AtFlags, Mode, OFlags, ResolveFlags, Timespec, Timestamps};
+use super::place::{put, Kernel};
+use rustix::fs::{self, AtFlags, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 use std::fmt;
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
@@ -13,8 +14,6 @@ use crate::core::{Micros, SECOND};
 
 /// Permissions are those of the folder that a file or folder is put into: whoever may use that one may use the new one.
 const BITS: u32 = 0o7777;
-/// Nothing in a file is run.
-const FILE_BITS: u32 = 0o666;
 /// A file that is changed while it is read is read again, so often at most.
 const READS: usize = 3;
 
@@ -109,7 +108,7 @@ impl Tree {
         let (folders, name) = path.rsplit_once('/').unwrap_or(("", path));
         let folder = self.folder(folders, flush)?;
         let temporary = format!(".{name}.{}.tmp", std::process::id());
-        let result = put(folder.as_fd(), &temporary, name, bytes, at, flush);
+        let result = put(&mut Kernel, folder.as_fd(), &temporary, name, bytes, at, flush);
         result.map_err(|errno| {
             // what is left of it is in nobody's way, and tried again
             let _ = fs::unlinkat(&folder, temporary.as_str(), AtFlags::empty());
@@ -186,32 +185,6 @@ fn make_folder(parent: BorrowedFd, name: &str, flush: Flush) -> Result<(), Errno
     Ok(())
 }
 
-fn put(folder: BorrowedFd, temporary: &str, name: &str, bytes: &[u8], at: Micros, flush: Flush) -> Result<(), Errno> {
-    let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let create = || fs::openat(folder, temporary, flags, Mode::from_raw_mode(0o600));
-    let file = match create() {
-        // of a process of this number that was killed
-        Err(Errno::EXIST) => {
-            fs::unlinkat(folder, temporary, AtFlags::empty())?;
-            create()?
-        }
-        created => created?,
-    };
-    let mut file = File::from(file);
-    file.write_all(bytes).map_err(|error| errno(&error))?;
-    fs::fchmod(&file, Mode::from_raw_mode(fs::fstat(folder)?.st_mode & FILE_BITS))?;
-    let moment = Timespec { tv_sec: at.div_euclid(SECOND), tv_nsec: (at.rem_euclid(SECOND) * 1000) as _ };
-    fs::futimens(&file, &Timestamps { last_access: moment, last_modification: moment })?;
-    if flush == Flush::Now {
-        fs::fsync(&file)?;
-    }
-    fs::renameat(folder, temporary, folder, name)?;
-    if flush == Flush::Now {
-        fs::fsync(folder)?;
-    }
-    Ok(())
-}
-
 /// Opens what lies under a relative path below a folder, without following a symbolic link anywhere.
 fn beneath(root: BorrowedFd, path: &str, flags: OFlags) -> Result<OwnedFd, Errno> {
     let flags = flags | OFlags::CLOEXEC;
@@ -272,7 +245,7 @@ fn trouble(path: &str, done: &str, errno: Errno) -> Trouble {
     }
 }
 
-fn errno(error: &std::io::Error) -> Errno {
+pub(super) fn errno(error: &std::io::Error) -> Errno {
     Errno::from_io_error(error).unwrap_or(Errno::IO)
 }
 
