@@ -68,6 +68,31 @@ fn export_and_reading_it_back_is_the_identity_and_a_second_call_has_nothing_to_d
 }
 
 #[test]
+fn of_mixed_answers_only_the_services_asked_for_are_written() {
+    let (tree, none) = (Tree::new("some"), Tree::new("some_none"));
+    let base = base("dual_some", &none, "off");
+    base.run(FILL);
+    let some = |services: &str| -> (i64, i64) {
+        let sql = format!("CALL enrich_export_disk('{}', '{services}', batch_size => 2)", tree.root.display());
+        let report = call(&mut base.client(), &sql);
+        (report["entries"].as_i64().expect("a number"), report["written"].as_i64().expect("a number"))
+    };
+    let folders = || {
+        let mut folders: Vec<String> =
+            tree.files().iter().filter_map(|path| path.split('/').next().map(str::to_string)).collect();
+        folders.dedup();
+        folders
+    };
+    assert_eq!(some("{urlhaus,hibp}"), (4, 4));
+    assert_eq!((folders(), tree.files().len()), (vec!["hibp".to_string(), "urlhaus".into()], 4));
+    assert_eq!(some("{virustotal}"), (2, 2));
+    assert_eq!(folders(), ["hibp", "urlhaus", "virustotal", "virustotal_unknown"]);
+    assert_eq!(some("{}"), (0, 0));
+    assert_eq!(some("{spur,dshield}"), (125, 125));
+    assert_eq!(export(&base, &tree)["already_there"].as_i64(), Some(131));
+}
+
+#[test]
 fn an_export_goes_on_where_a_cancelled_one_ended_and_keeps_newer_files() {
     let (tree, none) = (Tree::new("again"), Tree::new("again_none"));
     let base = base("dual_again", &none, "off");

@@ -1,9 +1,9 @@
 //! A tree with every layout and every kind of bad file, and the exact report of its import.
 
 use super::tree::{adds_up, by_digest, cached, database, dshield, parts, report, Tree};
-use crate::support::{one, run};
+use crate::support::{one, refused, run};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 
 const SHA: &str = "ab12cd34ab12cd34ab12cd34ab12cd34ab12cd34ab12cd34ab12cd34ab12cd34";
 const PREFIX_BODY: &str = r#"{"0123456789ABCDEF0123456789ABCDEF012":7,"ABCDEF0123456789ABCDEF0123456789ABC":0}"#;
@@ -51,9 +51,29 @@ fn every_bad_file(tree: &Tree) {
     let future = tree.dshield("8.8.9.9", 1, 1);
     let at = std::time::SystemTime::now() + std::time::Duration::from_secs(86_400);
     std::fs::File::options().write(true).open(future).unwrap().set_modified(at).unwrap();
+    let sparse = tree.file("virustotal/ab/12/cd/34/sparse.json", "", 1);
+    std::fs::File::options().write(true).open(sparse).unwrap().set_len(10 << 30).unwrap();
+    tree.file("dshield/closed/8/8/1.json", "{}", 1);
+    std::fs::set_permissions(tree.path("dshield/closed"), std::fs::Permissions::from_mode(0o000)).unwrap();
 }
 
-const EXPECTED: &str = "files 31, imported 14, expired 1, duplicate 1, malformed 10, unreadable 4, unknown_key 1";
+/// A device that ends nobody who reads it; says whether there is one.
+fn a_device(tree: &Tree) -> bool {
+    let made =
+        std::process::Command::new("mknod").arg(tree.path("dshield/8/8/9/10.json")).args(["c", "1", "5"]).output();
+    let made = made.is_ok_and(|output| output.status.success());
+    let root = std::fs::metadata("/proc/self").unwrap().uid() == 0;
+    if !made {
+        assert!(!root, "root could not make a device");
+        eprintln!("NOT TESTED: a device in the tree, as only root may make one");
+    }
+    made
+}
+
+fn expected(device: bool) -> String {
+    let n = i64::from(device);
+    format!("files {}, imported 14, expired 1, duplicate 1, malformed 10, unreadable {}, unknown_key 1", 33 + n, 6 + n)
+}
 
 #[test]
 fn every_layout_is_imported_and_every_bad_file_is_listed_with_its_reason() {
@@ -61,6 +81,8 @@ fn every_layout_is_imported_and_every_bad_file_is_listed_with_its_reason() {
     let tree = Tree::new();
     every_layout(&tree);
     every_bad_file(&tree);
+    let device = a_device(&tree);
+    let expected = expected(device);
     // a try writes nothing: it works where nothing can be written
     run(&mut client, "SET default_transaction_read_only = on");
     let tried = report(&mut client, &tree.import(", dry_run => true"));
@@ -73,8 +95,8 @@ fn every_layout_is_imported_and_every_bad_file_is_listed_with_its_reason() {
     assert_eq!(written, 0);
     let done = report(&mut client, &tree.import(", batch_size => 3"));
     adds_up(&done);
-    assert_eq!(parts(&done), EXPECTED, "{:?}", problems(&mut client));
-    assert_eq!(parts(&tried), EXPECTED);
+    assert_eq!(parts(&done), expected, "{:?}", problems(&mut client));
+    assert_eq!(parts(&tried), expected);
     assert_eq!(tried["services"], done["services"]);
     assert_eq!(report_of(&mut client), done);
 
@@ -94,11 +116,19 @@ fn every_layout_is_imported_and_every_bad_file_is_listed_with_its_reason() {
         ("README", "malformed: the file stands in no layout"),
         ("odd/\u{fffd}\u{fffd}'.json", "malformed: the file has a name that is not UTF-8"),
         ("spur/ff", "unreadable: the file is a symbolic link"),
+        ("virustotal/ab/12/cd/34/sparse.json", "unreadable: the file has 10737418240 bytes, more than"),
+        ("dshield/closed", "unreadable: the file may not be read by the server"),
+        ("dshield/8/8/9/10.json", "unreadable: the file is a device"),
     ] {
+        if words.ends_with("a device") && !device {
+            continue;
+        }
         let line = problems.iter().find(|line| line.starts_with(&format!("{path} ")));
         assert!(line.is_some_and(|line| line.contains(words)), "{path}: {words}, in {problems:#?}");
     }
-    assert_eq!(problems.len(), 14);
+    assert_eq!(problems.len(), 16 + usize::from(device));
+    // so that the tree can be removed
+    std::fs::set_permissions(tree.path("dshield/closed"), std::fs::Permissions::from_mode(0o700)).unwrap();
 }
 
 fn problems(client: &mut postgres::Client) -> Vec<String> {
@@ -124,6 +154,8 @@ fn old_shapes_are_kept_and_read_by_the_typed_views_with_their_true_age() {
         ("SELECT response_status FROM enrichment_cache WHERE service = 'urlhaus' AND cache_key = '8.8.8.2'", "not_found"),
         ("SELECT attacks::text FROM enrichment_dshield WHERE cache_key = '2600::1'", "4"),
         ("SELECT fetched_at::text FROM enrichment_cache WHERE cache_key = '8.8.8.3'", "1970-01-01 00:00:01+00"),
+        ("SELECT state || ' ' || (payload -> 'ip' ->> 'attacks') FROM enrich_lookup('dshield', '8.8.8.3')", "stale 3"),
+        ("SELECT coalesce(enrich_get('dshield', '8.8.8.3')::text, 'not fresh')", "not fresh"),
         ("SELECT enrich_get('hibp', 'ABCD0')::text", r#"{"0123456789ABCDEF0123456789ABCDEF012": 7}"#),
         ("SELECT (age(now(), fetched_at) BETWEEN '59 min' AND '61 min')::text FROM enrichment_cache WHERE cache_key = '8.8.8.1' AND service = 'dshield'", "true"),
         ("SELECT (expires_at - fetched_at BETWEEN '6 days' AND '8 days')::text FROM enrichment_cache WHERE cache_key = '8.8.8.1' AND service = 'dshield'", "true"),
@@ -168,6 +200,68 @@ fn only_the_services_asked_for_are_read() {
     let others: i64 =
         one(&mut client, "SELECT count(*) FROM enrichment_cache WHERE service NOT IN ('hibp', 'virustotal')");
     assert_eq!(others, 0);
+}
+
+#[test]
+fn a_service_of_the_users_own_is_imported_like_the_built_in_ones() {
+    let (_cluster, mut client) = database("own_service");
+    run(
+        &mut client,
+        "INSERT INTO enrichment_service (name, enabled, key_kind, url, ttl, limits)
+        VALUES ('greynoise', false, 'ip', 'https://api.greynoise.io/v3/community/{key}', '7 days', '[]')",
+    );
+    let tree = Tree::new();
+    tree.dshield("8.8.8.1", 1, 1);
+    // named by dshield's file, by its own body, and by nobody
+    tree.file(&by_digest("greynoise", "8.8.8.1"), r#"{"noise": true}"#, 1);
+    tree.file(&by_digest("greynoise", "8.8.8.2"), r#"{"ip": "8.8.8.2", "noise": false}"#, 1);
+    tree.file(&by_digest("greynoise", "8.8.8.3"), r#"{"noise": true}"#, 1);
+    tree.file("greynoise/ab/x.json", "{}", 1);
+    let done = report(&mut client, &tree.import(""));
+    assert_eq!(parts(&done), "files 5, imported 3, malformed 1, unknown_key 1");
+    let got = "SELECT string_agg(payload ->> 'noise', ',' ORDER BY cache_key) FROM enrichment_cache
+        WHERE service = 'greynoise' AND expires_at - fetched_at BETWEEN '6 days' AND '8 days'";
+    assert_eq!(one::<String>(&mut client, got), "true,false");
+    run(&mut client, "CALL enrich_migration_rollback(1)");
+    // without dshield's file nobody names the first key
+    let own = report(&mut client, &tree.import(", services => '{greynoise}'"));
+    assert_eq!(parts(&own), "files 4, imported 1, malformed 1, unknown_key 2");
+}
+
+#[test]
+fn one_file_that_the_database_refuses_is_listed_and_the_others_of_its_batch_are_in() {
+    let (_cluster, mut client) = database("refuses_one");
+    let tree = Tree::new();
+    for n in 1..=9 {
+        tree.dshield(&format!("8.8.8.{n}"), n, 1);
+    }
+    // one that is new, and one that replaces a row
+    run(
+        &mut client,
+        r#"SELECT enrich_store('dshield', '8.8.8.5', '{"ip": {"number": "before"}}', fetched_at => now() - interval '9 hours');
+        CREATE FUNCTION refused() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN
+            IF NEW.cache_key IN (''8.8.8.4'', ''8.8.8.5'') THEN RAISE EXCEPTION ''not this one'' USING ERRCODE = ''check_violation''; END IF;
+            RETURN NEW; END';
+        CREATE TRIGGER refused BEFORE INSERT OR UPDATE ON enrichment_cache FOR EACH ROW EXECUTE FUNCTION refused()"#,
+    );
+    let done = report(&mut client, &tree.import(""));
+    adds_up(&done);
+    assert_eq!(parts(&done), "files 9, imported 7, malformed 2");
+    assert_eq!(
+        problems(&mut client),
+        [4, 5].map(|n| format!("dshield/8/8/8/{n}.json malformed: the file cannot be stored: not this one"))
+    );
+    let row = "SELECT payload -> 'ip' ->> 'number' FROM enrichment_cache WHERE cache_key = '8.8.8.5'";
+    assert_eq!(one::<String>(&mut client, row), "before");
+    assert_eq!(one::<i64>(&mut client, "SELECT count(*) FROM enrichment_migration_row"), 7);
+    // what is wrong with the database and not with a file is no reason to pass files over
+    run(&mut client, "CALL enrich_migration_rollback(1)");
+    run(
+        &mut client,
+        "CREATE OR REPLACE FUNCTION refused() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN
+            RAISE EXCEPTION ''no room'' USING ERRCODE = ''disk_full''; END'",
+    );
+    refused(&mut client, &tree.import(""), "53100", "");
 }
 
 #[test]

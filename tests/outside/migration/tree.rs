@@ -152,7 +152,7 @@ pub fn parts(report: &serde_json::Value) -> String {
 pub fn cached(client: &mut Client) -> String {
     one(
         client,
-        "SELECT coalesce(string_agg(format('%s %s %s %s %s %s %s %s', service, cache_key, response_status, payload, fetched_at, altered,
-            etag, last_modified), E'\\n' ORDER BY service, cache_key), '') FROM enrichment_cache",
+        "SELECT coalesce(string_agg((to_jsonb(c) - '{id,version,accessed_at}'::text[])::text, E'\\n' ORDER BY service, cache_key), '')
+        FROM enrichment_cache c",
     )
 }
