@@ -17,7 +17,7 @@ fn unknown(name: &str) -> (std::sync::Arc<testbed::Cluster>, postgres::Client, T
 const TAGS: &str = "SELECT enrich_get('urlhaus', '8.8.8.1') ->> 'tags'";
 
 #[test]
-fn a_key_that_is_asked_for_gets_the_answer_that_lay_under_its_digest() {
+fn failure_14_a_key_that_is_asked_for_gets_the_answer_that_lay_under_its_digest() {
     let (_cluster, mut client, _tree) = unknown("asked_for");
     run(&mut client, "UPDATE enrichment_service SET enabled = true; SELECT enrich_set_secret('urlhaus', 'x')");
     assert_eq!(one::<String>(&mut client, "SELECT enrich_request('urlhaus', '8.8.8.1')"), "fresh");

@@ -1,4 +1,5 @@
-//! Failures of keys: 17, of SSH keys. 14, rows imported under their digest, belongs with the import of a disk cache.
+//! Failures of keys: 17, of SSH keys. 14, rows imported under their digest, belongs with the import of a disk cache:
+//! `migration::adoption::failure_14_...`.
 
 use crate::sources_support::SMALL;
 use crate::support::{one, run, Base};

@@ -106,6 +106,18 @@ fn failure_11_flags_and_keys_of_others_survive_and_what_a_loader_drops_comes_bac
     let kept = r#"SELECT count(*) FROM session_summaries
         WHERE vt_flagged AND enrichment @> '{"password_stats": {"n": 1}, "virustotal": {"x": 1}}'"#;
     assert_eq!(base.one::<i64>(kept), 4);
+    base.run(
+        "CREATE TABLE password_tracking (id int, password_hash text, password_text text, breached bool, breach_prevalence int,
+            last_hibp_check timestamptz, first_seen timestamptz, last_seen timestamptz, times_seen int, unique_sessions int);
+        CREATE TABLE password_session_usage (password_id int, session_id text, username text, success bool, timestamp timestamptz);
+        INSERT INTO password_tracking VALUES (1, 'digest', 'secret', true, 7, now(), now(), now(), 2, 1);
+        INSERT INTO password_session_usage VALUES (1, 's1', 'root', true, '2026-03-01'), (1, 's1', 'admin', false, '2026-03-02')",
+    );
+    base.run("CALL enrich_password_stats()");
+    let stats =
+        "SELECT coalesce(enrichment ->> 'password_stats', 'dropped') FROM session_summaries WHERE session_id = 's1'";
+    let made: String = base.one(stats);
+    assert!(made.contains(r#""total_attempts": 2"#) && made.contains(r#""breach_prevalence_max": 7"#), "{made}");
     // a loader's upsert replaces the whole column
     base.run(&format!(
         r#"INSERT INTO session_summaries (session_id, source_ip, enrichment) VALUES ('s1', '{}', '{{"loader": true}}')
@@ -117,6 +129,13 @@ fn failure_11_flags_and_keys_of_others_survive_and_what_a_loader_drops_comes_bac
         base.one::<bool>("SELECT enrichment ? 'loader' AND vt_flagged FROM session_summaries WHERE session_id = 's1'")
     );
     assert_eq!(base.asked_for("dshield", &quiet[0]), 1);
+    // what was made of the passwords is made again from the same rows
+    assert_eq!(base.one::<String>(stats), "dropped");
+    base.run("CALL enrich_password_stats()");
+    assert_eq!(base.one::<String>(stats), made);
+    assert!(base.one::<bool>(
+        "SELECT enrichment ?& '{loader,dshield,_meta}' AND vt_flagged FROM session_summaries WHERE session_id = 's1'"
+    ));
 }
 
 #[test]
