@@ -16,6 +16,17 @@ END $$;
 CREATE TRIGGER enrichment_registry_changed AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON enrichment_service
     FOR EACH STATEMENT EXECUTE FUNCTION enrichment_registry_changed();
 
+-- Sessions know from the registry for which services a table is attached. A sweep changes other columns, which tells nobody.
+CREATE FUNCTION enrichment_sources_changed() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    PERFORM @extschema@.enrich_registry_changed('@extschema@.enrichment_service'::regclass);
+    RETURN NULL;
+END $$;
+
+CREATE TRIGGER enrichment_sources_changed AFTER INSERT OR UPDATE OF services OR DELETE OR TRUNCATE ON enrichment_source
+    FOR EACH STATEMENT EXECUTE FUNCTION enrichment_sources_changed();
+
 CREATE FUNCTION enrichment_take_over_builtin() RETURNS trigger LANGUAGE plpgsql
 SET search_path = pg_catalog, pg_temp AS $$
 BEGIN

@@ -475,5 +475,7 @@ COMMENT ON OPERATOR FAMILY @extschema@.enrichment_payload_ops USING gin IS
     'For payload @> (and @?, @@): see the operator class of the same name.';
 COMMENT ON FUNCTION @extschema@.enrichment_registry_changed() IS
     'Trigger of enrichment_service: every session reads the registry again, the worker wakes.';
+COMMENT ON FUNCTION @extschema@.enrichment_sources_changed() IS
+    'Trigger of enrichment_source: every session learns for which services a table is attached.';
 COMMENT ON FUNCTION @extschema@.enrichment_take_over_builtin() IS
     'Trigger of enrichment_service: a changed row is the administrator''s own; one restored from a dump replaces the built-in.';

@@ -9,9 +9,8 @@ use crate::pg::convert::{positive_length, to_micros, transaction_start, RawJsonb
 use crate::pg::encoding::{RawText, Utf8};
 use crate::pg::error::Answer;
 use crate::pg::store::cache::{self as rows, Incoming, Payload};
-use crate::pg::store::cleanup;
-use crate::pg::store::registry;
-use crate::pg::{disk, ranges};
+use crate::pg::store::{arrivals, cleanup, registry};
+use crate::pg::{disk, ranges, wake};
 use pgrx::datum::{Array, Interval, TimestampWithTimeZone};
 use pgrx::prelude::*;
 use std::time::{Duration, Instant};
@@ -68,13 +67,28 @@ fn enrich_store(
 /// Stores one entry; an older observation than the row's leaves the row as it is and returns its version.
 pub fn store_one(service: &Service, entry: Incoming, payload: Payload) -> Answer<i64> {
     let key = entry.key.clone();
-    if matches!(entry.status, "success" | "not_found") {
+    let answer = matches!(entry.status, "success" | "not_found");
+    if answer {
         disk::note(&service.name, vec![key.clone()])?;
     }
     match rows::store_one(&service.name, entry, payload)? {
-        Some(version) => Ok(version),
+        Some(version) => {
+            if answer {
+                tell_tables(&service.name, || vec![key])?;
+            }
+            Ok(version)
+        }
         None => Ok(rows::locked_version(&service.name, &key)?.unwrap_or(0)),
     }
+}
+
+/// Has the worker write what was stored into the rows of attached tables that wait for these keys. Where no table has the
+/// service, nothing is asked of the database.
+fn tell_tables(service: &str, keys: impl FnOnce() -> Vec<String>) -> Result<(), Error> {
+    if registry::is_attached(service) && arrivals::note_answered(service, keys())? {
+        wake::worker_at_commit();
+    }
+    Ok(())
 }
 
 /// Stores many answers of one service, all observed now; of a key that repeats the last one counts. Returns how many
@@ -114,8 +128,12 @@ fn enrich_store_many(
     batch.reverse();
     batch.sort_by(|(one, _), (other, _)| one.key.cmp(&other.key));
     batch.dedup_by(|(later, _), (first, _)| later.key == first.key);
-    disk::note(&service.name, batch.iter().map(|(entry, _)| entry.key.clone()).collect())?;
-    Ok(rows::store(&service.name, batch)? as i64)
+    let keys = |batch: &[(Incoming, Payload)]| batch.iter().map(|(entry, _)| entry.key.clone()).collect::<Vec<_>>();
+    disk::note(&service.name, keys(&batch))?;
+    let stored = if registry::is_attached(&service.name) { keys(&batch) } else { Vec::new() };
+    let rows = rows::store(&service.name, batch)?;
+    tell_tables(&service.name, || stored)?;
+    Ok(rows as i64)
 }
 
 /// Stores a payload only if the row still has the expected version (0 = there must be none yet); returns the new

@@ -45,6 +45,27 @@ pub fn note(source: &str, keys: Vec<Seen>, urgent: bool) -> Result<(), Error> {
     Ok(())
 }
 
+// Only appends, as triggers do: a writer that keeps its transaction open must not keep the worker from the keys of others.
+static NOTE_ANSWERED: Statement = Statement {
+    sql: "WITH known AS (
+            SELECT i.source, i.raw_key,
+                (pg_catalog.row_number() OVER (PARTITION BY i.source ORDER BY i.raw_key) - 1) / $3 AS part
+            FROM @extschema@.enrichment_indicator i JOIN @extschema@.enrichment_source s ON s.name = i.source
+            WHERE i.cache_key = ANY ($2) AND $1 = ANY (s.services) AND s.shape <> 'none')
+        INSERT INTO @extschema@.enrichment_arrival (source, raw_keys, row_counts, weights, latest)
+        SELECT k.source, pg_catalog.array_agg(k.raw_key), pg_catalog.array_agg(0::int8), pg_catalog.array_agg(0::float8),
+            pg_catalog.array_agg(NULL::timestamptz)
+        FROM known k GROUP BY k.source, k.part",
+    args: &[TEXTOID, TEXTARRAYOID, INT8OID],
+};
+
+/// Puts the keys of attached tables for which an answer of this service was stored on the list, so that it is written into their
+/// rows; says whether there are any.
+pub fn note_answered(service: &str, keys: Vec<String>) -> Result<bool, Error> {
+    let args = [Arg::of(service), Arg::of(keys), Arg::of(KEYS_A_ROW as i64)];
+    Ok(spi::run(&NOTE_ANSWERED, &args, Mode::Write, |_| {})? > 0)
+}
+
 /// What was taken off the list for one key of a source, or for a source alone.
 pub struct Arrival {
     pub source: String,

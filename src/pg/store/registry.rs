@@ -20,6 +20,8 @@ thread_local! {
     static DATED: Cell<bool> = const { Cell::new(false) };
     /// Services for which an import has kept answers under digests of unknown keys.
     static ORPHANED: RefCell<BTreeSet<String>> = const { RefCell::new(BTreeSet::new()) };
+    /// Services that an attached table has.
+    static ATTACHED: RefCell<BTreeSet<String>> = const { RefCell::new(BTreeSet::new()) };
 }
 
 static GENERATION: Lone<u64> = Lone::new(0);
@@ -57,7 +59,7 @@ pub fn announce_change(relation: pg_sys::Oid) {
 }
 
 macro_rules! all_sql {
-    ($orphans:literal) => {
+    ($orphans:literal, $attached:literal) => {
         concat!(
             "SELECT name, enabled, key_kind, method, url,
             (SELECT pg_catalog.array_agg(h.key ORDER BY h.key) FROM pg_catalog.jsonb_each_text(headers) h),
@@ -68,18 +70,23 @@ macro_rules! all_sql {
             (EXTRACT(epoch FROM stale_ttl) OPERATOR(pg_catalog.*) 1000000)::int8,
             limits::text, max_in_flight, timeout_ms, max_bytes, rules::text, tableoid, ",
             $orphans,
+            ", ",
+            $attached,
             " FROM @extschema@.enrichment_service s"
         )
     };
 }
 
 static ALL: Statement = Statement {
-    sql: all_sql!("EXISTS (SELECT FROM @extschema@.enrichment_orphan o WHERE o.service OPERATOR(pg_catalog.=) s.name)"),
+    sql: all_sql!(
+        "EXISTS (SELECT FROM @extschema@.enrichment_orphan o WHERE o.service OPERATOR(pg_catalog.=) s.name)",
+        "EXISTS (SELECT FROM @extschema@.enrichment_source a WHERE s.name OPERATOR(pg_catalog.=) ANY (a.services))"
+    ),
     args: &[],
 };
-/// For a worker, which answers no look-ups: it reads the registry all the time, and with a second table it would often hold one
+/// For a worker, which answers no look-ups and is asked to store nothing: it reads the registry all the time, and with a second table it would often hold one
 /// and wait for the other while somebody drops the extension.
-static ALL_FOR_WORKER: Statement = Statement { sql: all_sql!("false"), args: &[] };
+static ALL_FOR_WORKER: Statement = Statement { sql: all_sql!("false", "false"), args: &[] };
 
 /// The start of the transaction in which `ORPHANED` was read.
 static ORPHANED_AT: Lone<i64> = Lone::new(0);
@@ -102,7 +109,7 @@ fn with_all<T>(look: impl FnOnce(&BTreeMap<String, Arc<Service>>) -> T) -> Resul
     if SERVICES.with(|services| services.borrow().is_some()) {
         return Ok(SERVICES.with(|services| look(services.borrow().as_ref().unwrap_or(&BTreeMap::new()))));
     }
-    let (mut services, mut orphaned) = (BTreeMap::new(), BTreeSet::new());
+    let (mut services, mut orphaned, mut attached) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
     let each = |row: &Row| {
         if let Some(oid) = row.get::<pg_sys::Oid>(20) {
             RELATION.with(|relation| relation.set(oid));
@@ -110,6 +117,9 @@ fn with_all<T>(look: impl FnOnce(&BTreeMap<String, Arc<Service>>) -> T) -> Resul
         if let Some(service) = read(row) {
             if row.get(21).unwrap_or(false) {
                 orphaned.insert(service.name.clone());
+            }
+            if row.get(22).unwrap_or(false) {
+                attached.insert(service.name.clone());
             }
             services.insert(service.name.clone(), Arc::new(service));
         }
@@ -131,6 +141,7 @@ fn with_all<T>(look: impl FnOnce(&BTreeMap<String, Arc<Service>>) -> T) -> Resul
             true => known.borrow_mut().extend(orphaned),
             false => *known.borrow_mut() = orphaned,
         });
+        ATTACHED.with(|known| *known.borrow_mut() = attached);
         SERVICES.with(|cache| *cache.borrow_mut() = Some(services));
     }
     Ok(value)
@@ -153,6 +164,11 @@ pub fn service(name: &str) -> Result<Arc<Service>, Error> {
 /// when the registry was last read.
 pub fn has_orphans(service: &str) -> bool {
     ORPHANED.with(|known| known.borrow().contains(service))
+}
+
+/// Whether a table is attached with this service, as far as was heard when the registry was last read.
+pub fn is_attached(service: &str) -> bool {
+    ATTACHED.with(|known| known.borrow().contains(service))
 }
 
 /// Tells every session, at commit, that a service has or has no such answers now; this one is told that they are to be looked at.
