@@ -48,6 +48,36 @@ mod tests {
     }
 
     #[pg_test]
+    fn coverage_takes_a_large_payload_that_holds_nothing_for_no_answer() {
+        planted();
+        let large = "(SELECT jsonb_object_agg(md5(i::text), (ARRAY['\"\"', '{}', '[]', 'null', '{\"a\": \"\"}'])[1 + i % 5]::jsonb) FROM generate_series(1, 60) i)";
+        let store = |payload: &str| run(&format!("SELECT enrich_store('spur', '9.90.0.2', {payload})"));
+        let counted = || {
+            text(
+                "SELECT concat_ws(' ', empty, answered, rows_answered) FROM enrichment_coverage WHERE service = 'spur'",
+            )
+        };
+        let told = || {
+            list("SELECT concat_ws(' ', affected, share) FROM enrich_diagnose() WHERE cause = 'empty_answer' AND service = 'spur'")
+        };
+        store(large);
+        holds("octet_length(payload::text) > 2048 AND pg_column_size(payload) > 2000 FROM enrichment_cache WHERE service = 'spur' AND cache_key = '9.90.0.2'");
+        assert_eq!((counted(), told()), ("1 0 0".into(), vec!["2 0.1250".to_string()]));
+        // a failure leaves what stands there as it is
+        run("SELECT enrich_store('spur', '9.90.0.2', NULL, response_status => 'error')");
+        assert_eq!(counted(), "1 0 0");
+        store(&format!("{large} || '{{\"last\": [[0]]}}'"));
+        assert_eq!((counted(), told()), ("0 1 2".into(), Vec::new()));
+        // one so large that it lies out of line, and hash ranges of nothing but padding
+        store("(SELECT jsonb_object_agg(md5(i::text), '') FROM generate_series(1, 9000) i)");
+        assert_eq!(counted(), "1 0 0");
+        for (count, hollow) in [(0, true), (3, false)] {
+            run(&format!("SELECT enrich_store('hibp', 'ABCDE', jsonb_build_object(repeat('A', 35), {count}))"));
+            holds(&format!("hollow = {hollow} FROM enrichment_cache WHERE service = 'hibp' AND cache_key = 'ABCDE'"));
+        }
+    }
+
+    #[pg_test]
     fn coverage_by_week_and_by_sensor_counts_rows() {
         planted();
         run("SET LOCAL timezone = 'America/Los_Angeles'");

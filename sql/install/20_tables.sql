@@ -1,5 +1,11 @@
 -- The tables. What each holds stands in 80_comments.sql; who may touch them in 90_grants.sql.
 
+-- Of a column of a table, so it comes before the tables: whether a payload holds nothing, null, "", {}, [] and whatever is made
+-- of these alone, such as {"ip": {"asname": "", "ascountry": ""}} or a list of 18 empty texts, which clients store when they
+-- learnt nothing.
+CREATE FUNCTION enrich_is_empty(payload jsonb) RETURNS boolean
+    LANGUAGE c IMMUTABLE STRICT PARALLEL SAFE COST 10 AS 'MODULE_PATHNAME', 'enrich_is_empty_wrapper';
+
 CREATE TABLE enrichment_service (
     name            text PRIMARY KEY CHECK (name ~ '^[a-z][a-z0-9_]{0,62}$'),
     enabled         boolean NOT NULL DEFAULT true,
@@ -58,6 +64,11 @@ CREATE TABLE enrichment_cache (
     altered           boolean NOT NULL DEFAULT false,
     etag              text,
     last_modified     text,
+    -- judged once, where the payload is at hand, and not by each count of the answers
+    hollow            boolean NOT NULL GENERATED ALWAYS AS (CASE
+        WHEN payload IS NULL THEN false
+        WHEN ranges IS NOT NULL THEN coalesce(pg_catalog.jsonb_extract_path_text(payload, 'suffixes') = '0', false)
+        ELSE enrich_is_empty(payload) END) STORED,
     CONSTRAINT enrichment_cache_payload_when_known CHECK ((payload IS NOT NULL) = (response_status = 'success')),
     CONSTRAINT enrichment_cache_ranges_have_a_summary CHECK (ranges IS NULL OR payload IS NOT NULL)
 ) WITH (fillfactor = 90);

@@ -3,27 +3,9 @@
 -- Called by pg_monitor: views read tables with their owner's rights, functions in them run with the caller's; so expressions
 -- are pg_catalog's, and what counts rows of the user's tables is a function that runs as its owner and gives numbers only.
 
--- Whether a payload holds nothing: null, "", {}, [] and whatever is made of these alone, such as
--- {"ip": {"asname": "", "ascountry": ""}} or a list of 18 empty texts, which clients store when they learnt nothing.
-CREATE FUNCTION @extschema@.enrich_is_empty(payload jsonb) RETURNS boolean LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN NOT pg_catalog.jsonb_path_exists(payload,
-    'strict $.** ? (@.type() == "number" || @.type() == "boolean" || (@.type() == "string" && @ != ""))');
-
--- What the cache holds, without the payloads: whether one is hollow is seen where the table is read, so that joins carry a
--- few bytes a key (a column that is not strict is not computed later: docs/adr/0012). A payload of more than 256 bytes as
--- stored is not read for it.
+-- What the cache holds, without the payloads.
 CREATE VIEW @extschema@.enrichment_cache_state AS
-SELECT c.service, c.cache_key, c.response_status, c.expires_at, c.hollow
-FROM (SELECT) AS one
-LEFT JOIN (
-    SELECT e.service, e.cache_key, e.response_status, e.expires_at,
-        CASE WHEN e.payload IS NULL THEN false
-            WHEN e.ranges IS NOT NULL THEN coalesce(pg_catalog.jsonb_extract_path_text(e.payload, 'suffixes') = '0', false)
-            WHEN pg_catalog.pg_column_size(e.payload) > 256 THEN false
-            ELSE NOT pg_catalog.jsonb_path_exists(e.payload,
-                'strict $.** ? (@.type() == "number" || @.type() == "boolean" || (@.type() == "string" && @ != ""))') END AS hollow
-    FROM @extschema@.enrichment_cache e) c ON true
-WHERE c.service IS NOT NULL;
+SELECT c.service, c.cache_key, c.response_status, c.expires_at, c.hollow FROM @extschema@.enrichment_cache c;
 
 -- The one word for what has become of a key of a service.
 CREATE FUNCTION @extschema@.enrichment_outcome(response_status text, hollow boolean, queue_state text, last_outcome text) RETURNS text

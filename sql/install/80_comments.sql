@@ -23,6 +23,7 @@ COMMENT ON COLUMN @extschema@.enrichment_cache.version IS '1 for the first store
 COMMENT ON COLUMN @extschema@.enrichment_cache.altered IS 'true: the payload does not say all that was sent as it was sent: a character, a number or a repeated name was replaced.';
 COMMENT ON COLUMN @extschema@.enrichment_cache.etag IS 'The header ETag of the answer, for a service whose rules say conditional. NULL: none.';
 COMMENT ON COLUMN @extschema@.enrichment_cache.last_modified IS 'The header Last-Modified of the answer, likewise. NULL: none.';
+COMMENT ON COLUMN @extschema@.enrichment_cache.hollow IS 'The payload holds nothing (enrich_is_empty), or is a hash range of padding only: no answer. Kept by the table itself.';
 
 COMMENT ON TABLE @extschema@.enrichment_service IS
     'The registry of providers: one row per service, data and not code. One INSERT adds a service.';

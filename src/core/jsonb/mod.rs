@@ -5,6 +5,7 @@
 
 mod assemble;
 mod build;
+mod hollow;
 mod number;
 mod path;
 
@@ -15,6 +16,7 @@ mod tests;
 
 pub use assemble::{object, Part};
 pub use build::build;
+pub use hollow::is_hollow;
 pub use number::Number;
 pub use path::walk;
 

@@ -317,3 +317,27 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_value_holds_nothing_when_nothing_in_it_does() {
+    let deep = format!("{}{}", "[".repeat(100), "]".repeat(100));
+    for (document, hollow) in [
+        ("null", true),
+        (r#""""#, true),
+        ("{}", true),
+        ("[]", true),
+        (r#"{"ip": {"asname": "", "ascountry": ""}, "x": [[], {}, null, [""]]}"#, true),
+        (deep.as_str(), true),
+        ("0", false),
+        ("false", false),
+        (r#"{"a": {"b": [[], [null, {"c": 0}]]}, "z": ""}"#, false),
+        (r#"["", "", " "]"#, false),
+    ] {
+        assert_eq!(is_hollow(root(&jsonb(document)).unwrap()), hollow, "{document}");
+    }
+    // the binary form may be deeper than the stack
+    let array = |rest: u32| [ARRAY | 1, CONTAINER | (8 * rest + 4)];
+    let words = (0..200_000).rev().flat_map(array).chain([ARRAY]);
+    let nested: Vec<u8> = words.flat_map(u32::to_ne_bytes).collect();
+    assert!(is_hollow(root(&nested).unwrap()));
+}

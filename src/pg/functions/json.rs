@@ -2,7 +2,7 @@
 //! because one function here serves two there: `(jsonb)` and `(jsonb, VARIADIC text[])`.
 
 use crate::core::answers::{spur, urlhaus, virustotal};
-use crate::core::jsonb::{root, standalone, walk, Value};
+use crate::core::jsonb::{is_hollow, root, standalone, walk, Value};
 use crate::core::text_array;
 use crate::core::typed::{self, Item};
 use crate::pg::convert::{to_date, to_timestamp};
@@ -94,4 +94,10 @@ fn enrich_urlhaus_tags(call: Call) -> Option<Made> {
 #[pg_extern(sql = false)]
 fn enrich_urlhaus_online(call: Call) -> Option<i64> {
     at(call, urlhaus::online)
+}
+
+/// `enrich_is_empty`: of what cannot be read nobody says that it holds nothing.
+#[pg_extern(sql = false)]
+fn enrich_is_empty(call: Call) -> Option<bool> {
+    arguments(call)?.lend(|payload, _| Some(root(payload).is_some_and(is_hollow)))
 }
