@@ -21,12 +21,19 @@ mod tests {
             [
                 "files|shasum|{virustotal}|files|first_seen",
                 "password_tracking|password_text|{hibp}|passwords",
-                "session_summaries|source_ip|{dshield,urlhaus,spur}|enrichment|raw|last_event_at",
+                "session_summaries|source_ip|{dshield,urlhaus,spur}|enrichment|cowrieprocessor|last_event_at",
             ]
         );
         assert_eq!(
             text("SELECT weight FROM enrichment_source WHERE name = 'session_summaries'"),
             "1 + least(greatest(coalesce(command_count, 0), 0), 50) + CASE WHEN vt_flagged THEN 20 ELSE 0 END"
+        );
+        // who says what is to be written gets that
+        run("SELECT enrich_attach('session_summaries', shape => 'raw', source_name => 'as received'),
+            enrich_attach('session_summaries', 'source_ip', '{dshield}', 'enrichment', source_name => 'by hand')");
+        assert_eq!(
+            list("SELECT shape FROM enrichment_source WHERE name IN ('as received', 'by hand')"),
+            ["raw", "raw"]
         );
         events("options_unknown");
         refused("SELECT enrich_attach('options_unknown')").says(

@@ -84,6 +84,8 @@ BEGIN
             SELECT a.attname INTO into_column FROM pg_attribute a
             WHERE a.attrelid = relation AND a.attname = 'enrichment' AND NOT a.attisdropped;
         END IF;
+        -- what the readers of that table take from it (docs/adr/0006)
+        shape := coalesce(shape, CASE WHEN class.relname = 'session_summaries' AND into_column IS NOT NULL THEN 'cowrieprocessor' END);
     END IF;
     IF relation IS NULL OR (key_column IS NULL AND key_expression IS NULL) OR coalesce(cardinality(services), 0) = 0 THEN
         RAISE EXCEPTION 'relation, key_column and services must be given' USING ERRCODE = '22023',
