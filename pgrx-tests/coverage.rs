@@ -45,6 +45,13 @@ mod tests {
             row("spur", "failed_by_cause, rows, rows_eligible, rows_answered, rows_percent"),
             r#"{"invalid": 1} 19 16 0 0.00"#
         );
+        // of what is answered, and marked for writing: four spellings; nothing is written where a table is only joined
+        let to_write = || (row("dshield", "rows_to_write"), row("spur", "rows_to_write"));
+        assert_eq!(to_write(), ("0".into(), "0".into()));
+        run("UPDATE enrichment_source SET shape = 'raw'; UPDATE enrichment_indicator SET row_count = 7");
+        assert_eq!(to_write(), ("28".into(), "0".into()));
+        run("UPDATE enrichment_indicator SET dirty = false WHERE raw_key = '9.90.0.2'");
+        assert_eq!(to_write(), ("21".into(), "0".into()));
     }
 
     #[pg_test]

@@ -56,10 +56,11 @@ RETURN (SELECT CASE WHEN wanted IS NULL OR t.rows <= 2 * wanted THEN 100 ELSE gr
         FROM pg_class c WHERE c.relkind = 'r' AND (c.oid = relation OR c.oid IN (SELECT p.relid FROM pg_partition_tree(relation) p))) t);
 
 -- The rows of an attached table by what has become of their keys; `by` is all, week or sensor. `wanted` NULL reads every
--- row; else about so many, and `rows` is scaled up to the whole. Where the user wrote an expression or a condition, it is
+-- row; else about so many, and `rows` is scaled up to the whole. `expired`: more than an hour ago, which a sweep has had time
+-- to see; `cause` is then why the latest try to refill it failed. `asked`: a request waits or is under way. Where the user wrote an expression or a condition, it is
 -- evaluated as the table's owner by enrichment_tally_rows, never here (docs/adr/0023).
 CREATE FUNCTION enrichment_count_rows(source text, by text, wanted bigint,
-    OUT bucket text, OUT service text, OUT outcome text, OUT cause text, OUT expired boolean, OUT rows bigint, OUT example text)
+    OUT bucket text, OUT service text, OUT outcome text, OUT cause text, OUT expired boolean, OUT asked boolean, OUT rows bigint, OUT example text)
 RETURNS SETOF record LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 50 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     known  @extschema@.enrichment_source;
@@ -89,18 +90,21 @@ BEGIN
             WHERE a.attrelid = known.relation AND a.attname = chosen) WHEN 'timestamptz'::regtype THEN ' AT TIME ZONE ''UTC''' ELSE '::timestamp' END) END;
     percent := @extschema@.enrichment_sample_percent(known.relation, wanted);
     IF known.key_expression IS NOT NULL OR known.eligible IS NOT NULL THEN
-        RETURN QUERY SELECT c.bucket, c.service, c.outcome, c.cause, c.expired, (c.rows * (100 / percent))::bigint, c.example
+        RETURN QUERY SELECT c.bucket, c.service, c.outcome, c.cause, c.expired, c.asked, (c.rows * (100 / percent))::bigint, c.example
         FROM @extschema@.enrichment_tally_rows(source, bucket_sql, percent) c;
         RETURN;
     END IF;
     RETURN QUERY EXECUTE format('WITH r AS MATERIALIZED (
             SELECT %1$s AS raw, %2$s AS bucket, count(*) AS rows FROM %3$s t %4$s GROUP BY 1, 2),
-        o AS (SELECT k.* FROM @extschema@.enrichment_key_outcome k WHERE k.source = $1)
+        o AS (SELECT k.raw_key, k.service, k.outcome, k.expires_at <= now() - interval ''1 hour'' AS expired,
+                coalesce(k.cause, CASE WHEN k.expires_at <= now() - interval ''1 hour'' THEN k.last_outcome END) AS cause,
+                coalesce(k.queue_state IN (''waiting'', ''in_flight''), false) AS asked
+            FROM @extschema@.enrichment_key_outcome k WHERE k.source = $1)
         SELECT r.bucket, a.service, coalesce(o.outcome, CASE WHEN r.raw IS NULL THEN ''no_key'' ELSE ''unknown'' END), o.cause,
-            o.expires_at <= now() AND o.queue_state IS DISTINCT FROM ''in_flight'', (sum(r.rows) * %5$s)::bigint, min(r.raw)
+            o.expired, coalesce(o.asked, false), (sum(r.rows) * %5$s)::bigint, min(r.raw)
         FROM r CROSS JOIN (SELECT DISTINCT u FROM unnest($2) u) a (service)
         LEFT JOIN o ON o.raw_key = r.raw AND o.service = a.service
-        GROUP BY 1, 2, 3, 4, 5',
+        GROUP BY 1, 2, 3, 4, 5, 6',
         CASE known.shape WHEN 'passwords' THEN format('@extschema@.enrich_hibp_prefix(t.%I::text)', known.key_column)
             ELSE format('t.%I::text', known.key_column) END,
         bucket_sql, known.relation,
@@ -151,6 +155,14 @@ tally AS MATERIALIZED (
 causes AS (
     SELECT c.source, c.service, pg_catalog.jsonb_object_agg(c.cause, c.keys) AS failed_by_cause
     FROM tally c WHERE c.outcome = 'failed' GROUP BY c.source, c.service),
+-- what is to be written is found by its mark, which hardly a key has
+unwritten AS MATERIALIZED (
+    SELECT i.source, c.service, pg_catalog.sum(i.row_count)::bigint AS rows
+    FROM @extschema@.enrichment_indicator i
+    JOIN @extschema@.enrichment_source s ON s.name = i.source AND s.shape <> 'none'
+    CROSS JOIN LATERAL (SELECT DISTINCT u.service FROM pg_catalog.unnest(s.services) AS u (service)) a
+    JOIN @extschema@.enrichment_cache_state c ON c.service = a.service AND c.cache_key = i.cache_key
+    WHERE i.dirty AND c.response_status IN ('success', 'not_found') GROUP BY i.source, c.service),
 ineligible AS (
     SELECT i.source, pg_catalog.count(*) AS keys FROM @extschema@.enrichment_indicator i
     WHERE i.cache_key IS NULL GROUP BY i.source),
@@ -180,7 +192,8 @@ SELECT t.source, t.service,
     (SELECT r.rows FROM by_rows r WHERE r.source = t.source AND r.service = t.service) AS rows,
     (SELECT r.eligible FROM by_rows r WHERE r.source = t.source AND r.service = t.service) AS rows_eligible,
     (SELECT r.answered FROM by_rows r WHERE r.source = t.source AND r.service = t.service) AS rows_answered,
-    (SELECT r.percent FROM by_rows r WHERE r.source = t.source AND r.service = t.service) AS rows_percent
+    (SELECT r.percent FROM by_rows r WHERE r.source = t.source AND r.service = t.service) AS rows_percent,
+    coalesce((SELECT w.rows FROM unwritten w WHERE w.source = t.source AND w.service = t.service), 0::bigint) AS rows_to_write
 FROM counted t LEFT JOIN ineligible i ON i.source = t.source;
 
 CREATE VIEW @extschema@.enrichment_coverage_weekly AS
@@ -250,6 +263,7 @@ COMMENT ON COLUMN @extschema@.enrichment_coverage.rows IS 'Rows of the table. NU
 COMMENT ON COLUMN @extschema@.enrichment_coverage.rows_eligible IS 'Rows that the source''s condition lets in and whose key can be asked about, or is not judged yet.';
 COMMENT ON COLUMN @extschema@.enrichment_coverage.rows_answered IS 'Rows whose key is answered.';
 COMMENT ON COLUMN @extschema@.enrichment_coverage.rows_percent IS 'rows_answered of rows_eligible, rounded down.';
+COMMENT ON COLUMN @extschema@.enrichment_coverage.rows_to_write IS 'Rows whose key is answered and whose turn to be written has not come, as many as triggers and sweeps have counted. What a row has refused is not among them: enrich_diagnose tells of it.';
 
 DO $comments$
 DECLARE

@@ -17,6 +17,8 @@ BEGIN
         FROM @extschema@.enrichment_worker w
         WHERE w.database = current_database() AND w.pid IS NOT NULL AND w.last_error IS NOT NULL;
     END IF;
+    RETURN QUERY SELECT 'warning', 'fetching', format('%s: requests wait, and answers that expire are not refilled', n.reason), n.hint
+        FROM @extschema@.enrichment_nobody_asks() n WHERE n.cause = 'fetching_off';
     RETURN QUERY SELECT 'warning', 'service ' || l.service, format('paused until %s (%s): %s',
             to_char(l.paused_until AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"'), l.cause, l.reason),
             CASE l.cause WHEN 'unauthorized' THEN format('Give the right secret: SELECT enrich_set_secret(%L, ...).', l.service)

@@ -1,7 +1,8 @@
 -- What keeps the attached tables from being filled: causes with the share of rows behind each, an example, what to do.
 --
 -- Bounded: of a table that has more than twice as many, about 100,000 rows are read (TABLESAMPLE SYSTEM, numbers scaled up), of
--- each service 200 payloads, of the catalogues 5,000 views and functions. It can be cancelled at any time.
+-- each service 200 payloads (20,000 or 64 MB before a reader is accused), of the catalogues 5,000 views and functions. It can be
+-- cancelled at any time.
 
 -- The paths that stand in the payloads of a service, from a sample.
 CREATE FUNCTION enrichment_payload_paths(service text) RETURNS TABLE (path text[]) LANGUAGE sql STABLE SECURITY DEFINER
@@ -17,8 +18,30 @@ SET search_path = pg_catalog, pg_temp AS $$
     SELECT DISTINCT w.path FROM walk w WHERE w.path <> '{}'
 $$;
 
--- Views and functions of users, and statements that run or have run, which read a path no payload of the service has.
-CREATE FUNCTION enrichment_wrong_paths(OUT service text, OUT reader text, OUT path text[], OUT meant text)
+-- Whether one of the payloads of a service has a path, as received or (`shaped`) in the shape cowrieprocessor: in so many of them,
+-- and no more than 64 MB as they are stored; and how many were looked at. NULL: there is none.
+CREATE FUNCTION enrichment_has_path(service text, path text[], raw boolean, shaped boolean, most bigint, OUT has boolean, OUT seen bigint)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    held record;
+    size bigint := 0;
+BEGIN
+    seen := 0;
+    FOR held IN SELECT c.payload, pg_column_size(c.payload) AS size FROM @extschema@.enrichment_cache c
+        WHERE c.service = enrichment_has_path.service AND c.payload IS NOT NULL AND c.ranges IS NULL LIMIT most
+    LOOP
+        seen := seen + 1;
+        size := size + held.size;
+        has := coalesce(raw AND held.payload #> path IS NOT NULL, false)
+            OR coalesce(shaped AND @extschema@.enrich_cowrieprocessor(service, held.payload) #> path IS NOT NULL, false);
+        EXIT WHEN has OR size > 64000000;
+    END LOOP;
+END $$;
+
+-- Views and functions of users, and statements that run or have run, which read a path no payload of the service has. A column
+-- into which answers are written in the shape cowrieprocessor is held against that shape; where only a name tells, either shape
+-- will do.
+CREATE FUNCTION enrichment_wrong_paths(OUT service text, OUT reader text, OUT path text[], OUT meant text, OUT seen bigint)
 RETURNS SETOF record LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 10 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     -- what others' sessions run is for who may see it
@@ -26,6 +49,7 @@ DECLARE
     extra   text;
     catalog text;
     known   record;
+    last    text;
     found   boolean;
 BEGIN
     SELECT format('%I.pg_stat_statements', n.nspname) INTO extra FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
@@ -52,18 +76,31 @@ BEGIN
     FOR known IN EXECUTE format('WITH texts AS MATERIALIZED (SELECT t.reader, t.body FROM (%s) t
             WHERE length(t.body) <= 1000000 AND t.body ~ ''->|#>|extract_path|enrich_|\[''''''),
         reads AS (SELECT DISTINCT t.reader, t.body, r.root, r.path FROM texts t CROSS JOIN LATERAL @extschema@.enrichment_json_reads(t.body) r)
-        SELECT DISTINCT s.name AS service, d.reader, CASE WHEN d.path[1] = s.name THEN d.path[2:] ELSE d.path END AS path, d.root, d.path AS whole
-        FROM reads d JOIN @extschema@.enrichment_service s
-            -- a member of the service, a column or alias of its name, or the column of the cache where the text names the service
-            ON d.path[1] = s.name OR d.root = s.name
-            OR (d.root IN (''payload'', ''cache_value'') AND d.body ~ ''enrichment_cache'' AND position(quote_literal(s.name) IN d.body) > 0)
-        WHERE s.response_format = ''json''
-        ORDER BY 1, 2, 3', catalog) USING stats
+        SELECT DISTINCT m.service, m.reader, m.path, m.shaped, m.raw, concat_ws('' '', m.service, m.path, m.shaped, m.raw) AS what
+        FROM (SELECT s.name AS service, d.reader, CASE WHEN d.path[1] = s.name THEN d.path[2:] ELSE d.path END AS path,
+                -- the cache itself has answers as received, a column that is attached has them as it is attached
+                NOT v.of_cache AND (v.of_column IS NULL OR ''cowrieprocessor'' = ANY (v.of_column)) AS shaped,
+                v.of_cache OR v.of_column IS NULL OR ''raw'' = ANY (v.of_column) AS raw
+            FROM reads d JOIN @extschema@.enrichment_service s
+                -- a member of the service, a column or alias of its name, or the column of the cache where the text names the service
+                ON d.path[1] = s.name OR d.root = s.name
+                OR (d.root IN (''payload'', ''cache_value'') AND d.body ~ ''enrichment_cache'' AND position(quote_literal(s.name) IN d.body) > 0)
+            CROSS JOIN LATERAL (SELECT d.root IN (''payload'', ''cache_value'') AND d.path[1] <> s.name AS of_cache,
+                (SELECT array_agg(e.shape) FROM @extschema@.enrichment_source e WHERE e.into_column = d.root AND s.name = ANY (e.services)
+                    AND d.path[1] = s.name) AS of_column) v
+            WHERE s.response_format = ''json'') m
+        ORDER BY 1, 3, 4, 5, 2', catalog) USING stats
     LOOP
         CONTINUE WHEN cardinality(known.path) = 0;
-        SELECT bool_or(p.payload #> known.path IS NOT NULL) INTO found FROM (
-            SELECT c.payload FROM @extschema@.enrichment_cache c
-            WHERE c.service = known.service AND c.payload IS NOT NULL LIMIT 200) p;
+        -- readers of one path stand together
+        IF last IS DISTINCT FROM known.what THEN
+            last := known.what;
+            SELECT p.has, p.seen INTO found, seen FROM @extschema@.enrichment_has_path(known.service, known.path, known.raw, known.shaped, 200) p;
+            -- a member that few answers have is no wrong path
+            IF NOT found AND seen = 200 THEN
+                SELECT p.has, p.seen INTO found, seen FROM @extschema@.enrichment_has_path(known.service, known.path, known.raw, known.shaped, 20000) p;
+            END IF;
+        END IF;
         -- without a payload nobody can tell
         CONTINUE WHEN found IS NULL OR found;
         service := known.service;
@@ -72,8 +109,8 @@ BEGIN
         SELECT string_agg(array_to_string(m.path, '.'), ', ' ORDER BY m.near, m.path) INTO meant FROM (
             SELECT p.path, abs(length(p.path[cardinality(p.path)]) - length(known.path[cardinality(known.path)])) AS near
             FROM @extschema@.enrichment_payload_paths(known.service) p
-            WHERE p.path[cardinality(p.path)] ILIKE '%' || known.path[cardinality(known.path)] || '%'
-               OR (known.path[cardinality(known.path)] ILIKE '%' || p.path[cardinality(p.path)] || '%' AND length(p.path[cardinality(p.path)]) > 1)
+            WHERE known.raw AND (p.path[cardinality(p.path)] ILIKE '%' || known.path[cardinality(known.path)] || '%'
+               OR (known.path[cardinality(known.path)] ILIKE '%' || p.path[cardinality(p.path)] || '%' AND length(p.path[cardinality(p.path)]) > 1))
             ORDER BY 2, 1 LIMIT 3) m;
         RETURN NEXT;
     END LOOP;
@@ -93,6 +130,8 @@ DECLARE
     into_type oid;
     one      text;
     has      text[];
+    holds    text;
+    day      text;
 BEGIN
     SELECT s.* INTO known FROM @extschema@.enrichment_source s WHERE s.name = source;
     IF known.key_expression IS NULL AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = known.relation AND a.attname = known.key_column AND NOT a.attisdropped
@@ -155,6 +194,28 @@ BEGIN
         END IF;
     END IF;
 
+    -- answered, and not in the row. What is marked for writing, or was told of by a statement, comes within moments, unless nobody writes
+    holds := @extschema@.enrichment_row_holds(source);
+    IF holds IS NOT NULL THEN
+        cause := 'not_written';
+        FOR service, affected, of, example IN EXECUTE format('SELECT r.service, (count(*) FILTER (WHERE r.bare) * %1$s)::bigint, (count(*) * %1$s)::bigint,
+                min(r.raw) FILTER (WHERE r.bare)
+            FROM (SELECT k.raw, a.service, coalesce(c.response_status IN (''success'', ''not_found'') AND NOT c.hollow AND NOT coalesce(k.held ? a.service, false)
+                    AND ($3 OR NOT i.dirty OR greatest(c.fetched_at, i.first_seen) < now() - interval ''10 minutes'')
+                    AND ($3 OR k.raw NOT IN (SELECT u FROM @extschema@.enrichment_arrival n, unnest(n.raw_keys) u WHERE n.source = $1)), false) AS bare
+                FROM (SELECT %2$s AS raw, %3$s AS held FROM %4$s) k
+                CROSS JOIN (SELECT DISTINCT u FROM unnest($2) u) a (service)
+                LEFT JOIN @extschema@.enrichment_indicator i ON i.source = $1 AND i.raw_key = k.raw
+                LEFT JOIN @extschema@.enrichment_cache c ON c.service = a.service AND c.cache_key = i.cache_key
+                WHERE k.raw IS NOT NULL AND i.problem IS NULL) r
+            GROUP BY r.service HAVING bool_or(r.bare)', 100 / percent, raw, holds, rows_sql)
+            USING source, known.services, known.last_error IS NOT NULL OR EXISTS (
+                SELECT FROM @extschema@.enrichment_nobody_asks() n WHERE n.cause = 'no_worker')
+        LOOP
+            RETURN NEXT;
+        END LOOP;
+    END IF;
+
     IF known.shape = 'passwords' AND 'breached' = ANY (has) AND 'last_hibp_check' = ANY (has) THEN
         cause := 'unfounded_not_breached';
         FOR service, affected, of, example IN EXECUTE format('SELECT ''hibp'', (count(*) FILTER (WHERE r.wrong) * %1$s)::bigint, (count(*) * %1$s)::bigint, min(r.raw) FILTER (WHERE r.wrong)
@@ -169,13 +230,16 @@ BEGIN
 
     at_column := @extschema@.enrichment_time_of(known.relation, known.time_column);
     IF at_column IS NOT NULL THEN
+        -- days are those of UTC, whatever the session's time zone
+        day := format(CASE (SELECT a.atttypid FROM pg_attribute a WHERE a.attrelid = known.relation AND a.attname = at_column)
+            WHEN 'timestamptz'::regtype THEN '(t.%I AT TIME ZONE ''UTC'')::date' ELSE 't.%I::date' END, at_column);
         service := NULL;
         cause := 'ingestion_gap';
         -- the day from which on hardly a row has a key that was picked up, where before most had
         FOR affected, of, since, example IN EXECUTE format('WITH days AS (
-                SELECT t.%1$I::date AS day, count(*) AS rows, count(*) FILTER (WHERE i.raw_key IS NULL) AS missed
+                SELECT %1$s AS day, count(*) AS rows, count(*) FILTER (WHERE i.raw_key IS NULL) AS missed
                 FROM %2$s LEFT JOIN @extschema@.enrichment_indicator i ON i.source = $1 AND i.raw_key = %3$s
-                WHERE t.%1$I IS NOT NULL GROUP BY 1),
+                WHERE %1$s IS NOT NULL GROUP BY 1),
             cut AS (
                 SELECT d.day, sum(d.rows) OVER later AS rows_after, sum(d.missed) OVER later AS missed_after,
                     sum(d.rows) OVER () - sum(d.rows) OVER later AS rows_before, sum(d.missed) OVER () - sum(d.missed) OVER later AS missed_before,
@@ -184,7 +248,7 @@ BEGIN
             SELECT (c.missed_after * %4$s)::bigint, (c.rows * %4$s)::bigint, c.day, NULL::text FROM cut c
             WHERE c.missed_after >= 0.95 * c.rows_after AND c.missed_before <= 0.2 * c.rows_before AND c.rows_before > 0
               AND c.missed_after >= 2 AND c.missed_after >= 0.01 * c.rows
-            ORDER BY c.missed_after DESC, c.day LIMIT 1', at_column, rows_sql, raw, 100 / percent) USING source
+            ORDER BY c.missed_after DESC, c.day LIMIT 1', day, rows_sql, raw, 100 / percent) USING source
         LOOP
             example := format('no row since %s has a key that was picked up', since);
             RETURN NEXT;
@@ -192,9 +256,10 @@ BEGIN
         cause := 'no_new_rows';
         -- by the newest row of an index or of the sample; a table that rests for a season is an archive
         FOR affected, of, since IN EXECUTE format('SELECT NULL::bigint, NULL::bigint, d.last FROM (
-                SELECT max(t.%1$I)::date AS last, min(t.%1$I)::date AS first, count(DISTINCT t.%1$I::date) AS days FROM %2$s) d
-            WHERE d.days >= 7 AND d.last < current_date - 3 AND d.last > current_date - 90
-              AND current_date - d.last > 5.0 * (d.last - d.first) / d.days', at_column, sample_sql)
+                SELECT max(%1$s) AS last, min(%1$s) AS first, count(DISTINCT %1$s) AS days, (now() AT TIME ZONE ''UTC'')::date AS today
+                FROM %2$s WHERE isfinite(%1$s)) d
+            WHERE d.days >= 7 AND d.last < d.today - 3 AND d.last > d.today - 90
+              AND d.today - d.last > 5.0 * (d.last - d.first) / d.days', day, sample_sql)
         LOOP
             example := format('the newest row is of %s', since);
             RETURN NEXT;
@@ -224,6 +289,7 @@ BEGIN
                 OR EXISTS (SELECT FROM @extschema@.enrichment_cache_stats d WHERE d.service = s.name AND d.api_calls > 0) AS ever_asked
         FROM @extschema@.enrichment_service s
         LEFT JOIN @extschema@.enrichment_lane l ON l.service = s.name),
+    nobody AS MATERIALIZED (SELECT n.* FROM @extschema@.enrichment_nobody_asks() n),
     judged AS (
         SELECT c.service, c.rows, c.shown, CASE
             WHEN c.outcome = 'empty' THEN 'empty_answer'
@@ -232,42 +298,53 @@ BEGIN
             WHEN t.pause = 'unauthorized' OR c.cause = 'unauthorized' THEN 'bad_key'
             WHEN t.pause = 'no_credential' THEN 'no_credential'
             WHEN t.broken THEN 'service_down'
+            -- a request that failed and waits would be tried again by now, were anybody there
+            WHEN c.asked OR n.cause = 'no_worker' AND c.outcome <> 'failed' THEN CASE
+                WHEN n.cause IS NOT NULL THEN n.cause
+                WHEN c.cause IS NULL OR c.cause = 'rate_limited' THEN NULL
+                WHEN coalesce(t.last_answer, '-infinity') < now() - interval '1 hour' THEN 'service_down'
+                ELSE 'failing_keys' END
             WHEN c.outcome IN ('success', 'not_found') THEN 'expired'
-            WHEN c.outcome = 'queued' THEN CASE WHEN NOT @extschema@.enrich_preloaded() THEN 'no_worker' END
             WHEN c.cause = 'rate_limited' THEN NULL
             WHEN c.outcome = 'failed' THEN CASE WHEN coalesce(t.last_answer, '-infinity') < now() - interval '1 hour' THEN 'service_down' ELSE 'failing_keys' END
             WHEN NOT t.ever_asked THEN 'refresh_never_ran'
             ELSE 'not_asked' END AS cause
-        FROM counted c JOIN state t ON t.service = c.service),
+        FROM counted c JOIN state t ON t.service = c.service LEFT JOIN nobody n ON true),
     causes AS (SELECT j.service, j.cause, sum(j.rows) AS rows, min(j.shown) AS example FROM judged j WHERE j.cause IS NOT NULL GROUP BY j.service, j.cause),
     looked AS MATERIALIZED (
-        SELECT s.name AS source, l.*,
+        SELECT s.name AS source, s.last_error, l.*,
             CASE WHEN l.since IS NOT NULL OR has_table_privilege(coalesce(nullif(current_setting('role'), 'none'), session_user::text)::name, s.relation, 'SELECT') THEN l.example END AS shown
         FROM @extschema@.enrichment_source s CROSS JOIN LATERAL @extschema@.enrichment_look_at_rows(s.name) l),
     findings AS (
-        SELECT CASE WHEN c.cause IN ('empty_answer', 'expired', 'failing_keys', 'not_asked', 'service_disabled') THEN 'warning' ELSE 'error' END AS severity,
+        SELECT CASE WHEN c.cause IN ('empty_answer', 'expired', 'failing_keys', 'not_asked', 'service_disabled', 'fetching_off') THEN 'warning' ELSE 'error' END AS severity,
             c.cause, c.service, c.rows::bigint AS affected, round(c.rows / nullif(w.rows, 0), 4) AS share, c.example,
             CASE c.cause
                 WHEN 'bad_key' THEN format('The provider refuses the key%s. Give the right one: SELECT enrich_set_secret(%L, ...).',
                     CASE WHEN t.pause = 'unauthorized' THEN ' since ' || to_char(t.changed_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI "UTC"') ELSE '' END, c.service)
                 WHEN 'no_credential' THEN format('The service has no key. Give one: SELECT enrich_set_secret(%L, ...).', c.service)
-                WHEN 'service_down' THEN format('No answer since %s. It is tried again by itself; see last_error in enrichment_queue.',
-                    coalesce(to_char(t.last_answer AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI "UTC"'), 'the beginning'))
+                WHEN 'service_down' THEN format('No answer since %s. %s; see last_error in enrichment_queue.',
+                    coalesce(to_char(t.last_answer AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI "UTC"'), 'the beginning'),
+                    coalesce('And nobody tries again: ' || n.reason, 'It is tried again by itself'))
                 WHEN 'failing_keys' THEN 'The provider answers, but not for these keys; see last_error in enrichment_queue, and enrich_explain().'
                 WHEN 'refresh_never_ran' THEN 'Nothing was ever asked. See enrich_health(); then CALL enrich_refresh().'
                 WHEN 'not_asked' THEN 'These keys were never asked. A sweep asks for them; CALL enrich_refresh() does it now.'
-                WHEN 'no_worker' THEN 'Requests wait and no worker runs. Add enrichment_cache to shared_preload_libraries and restart the server.'
+                WHEN 'no_worker' THEN format('Nobody asks: %s. %s', n.reason, n.hint)
+                WHEN 'fetching_off' THEN format('Requests wait and nobody asks: %s. %s', n.reason, n.hint)
                 WHEN 'service_disabled' THEN format('UPDATE enrichment_service SET enabled = true WHERE name = %L.', c.service)
                 WHEN 'expired' THEN 'Answers have expired and nothing has asked again. Look at enrichment_cache.sweep_interval and enrich_health(); CALL enrich_refresh() asks now.'
                 WHEN 'empty_answer' THEN format('What is cached holds nothing and does not count. Remove it, and it is asked again: SELECT enrich_invalidate(service, cache_key, true) FROM enrichment_cache WHERE service = %L AND enrich_is_empty(payload).', c.service)
                 END AS hint
-        FROM causes c JOIN whole w ON w.service = c.service JOIN state t ON t.service = c.service
+        FROM causes c JOIN whole w ON w.service = c.service JOIN state t ON t.service = c.service LEFT JOIN nobody n ON true
         UNION ALL
-        SELECT CASE l.cause WHEN 'ingestion_gap' THEN 'error' ELSE 'warning' END, l.cause, l.service, l.affected, round(l.affected::numeric / nullif(l.of, 0), 4),
+        SELECT CASE WHEN l.cause IN ('ingestion_gap', 'not_written') THEN 'error' ELSE 'warning' END, l.cause, l.service, l.affected, round(l.affected::numeric / nullif(l.of, 0), 4),
             CASE WHEN l.service IS NULL THEN concat_ws(': ', l.source, l.shown) ELSE l.shown END,
             CASE l.cause
                 WHEN 'ingestion_gap' THEN format('Rows of %s come without a key that was picked up. Look at the loader, at the triggers of the table, and at enrich_health().', l.source)
                 WHEN 'no_new_rows' THEN 'The table has stopped growing. Look at the loader.'
+                WHEN 'not_written' THEN concat_ws(' ', format('These rows of %s have not got the answer that is there.', l.source),
+                    (SELECT format('Nobody writes it: %s. %s', n.reason, n.hint) FROM nobody n WHERE n.cause = 'no_worker'),
+                    coalesce(rtrim(l.last_error, '.') || '. Mend that; the next sweep has them written again.',
+                        'A value that is no JSON object is left alone, a trigger of the table may undo what is written; others the next sweep has written again. See enrich_explain() and enrich_health().'))
                 WHEN 'stand_in_key' THEN 'One value that is never sent stands in many rows: a loader may write it where it has none. NULL is what it should write.'
                 WHEN 'empty_values' THEN 'These values of another client hold nothing. They do not count as answers and are replaced when the provider has answered.'
                 WHEN 'zero_character' THEN 'Casts of these values to jsonb fail. Read them with enrich_safe_jsonb(column::text), or make the column jsonb with it.'
@@ -275,7 +352,7 @@ BEGIN
         FROM looked l
         UNION ALL
         SELECT 'error', 'wrong_json_path', p.service, w.answered::bigint, round(w.answered / nullif(w.rows, 0), 4), format('%s reads %s', p.reader, array_to_string(p.path, '.')),
-            format('No payload of %s has this path, so it is always NULL.%s The view enrichment_%s has typed columns.', p.service,
+            format('No payload of %s has this path (%s were looked at), so it is always NULL.%s The view enrichment_%s has typed columns.', p.service, p.seen,
                 coalesce(' Payloads have ' || p.meant || '.', ''), p.service)
         FROM @extschema@.enrichment_wrong_paths() p LEFT JOIN whole w ON w.service = p.service)
     SELECT f.severity, f.cause, f.service, f.affected, f.share, f.example, f.hint FROM findings f
@@ -307,7 +384,9 @@ COMMENT ON FUNCTION @extschema@.enrichment_has_secret(text) IS
     'Whether the secret of a service can be found (not the secret).';
 COMMENT ON FUNCTION @extschema@.enrichment_payload_paths(text) IS 'Internal: the paths in fifty payloads of a service, four levels deep.';
 COMMENT ON FUNCTION @extschema@.enrichment_wrong_paths() IS
-    'Views, functions and (for who may see them) statements that read a path which none of 200 payloads of the service has, and what may be meant.';
+    'Views, functions and (for who may see them) statements that read a path which no payload of the service has, of as many as were looked at (20,000 at most), and what may be meant.';
+COMMENT ON FUNCTION @extschema@.enrichment_has_path(text, text[], boolean, boolean, bigint) IS
+    'Internal: whether one of so many payloads of a service has a path, as received or in the shape cowrieprocessor, and how many were looked at.';
 COMMENT ON FUNCTION @extschema@.enrichment_look_at_rows(text) IS 'Internal: what the rows of a source show apart from their keys.';
 COMMENT ON FUNCTION @extschema@.enrich_diagnose() IS
     'What keeps the attached tables from being filled: severity (error, warning), cause, service, rows affected, their share of the rows that could be filled (0 to 1), an example, what to do. Nothing: no cause is known. Of large tables about 100,000 rows are read and numbers scaled up.';

@@ -1,5 +1,9 @@
 //! enrich_diagnose: each cause, planted in a known share of the rows, is found with that share; where all is well it is silent.
 
+mod nobody;
+mod readers;
+mod rows;
+
 use crate::support::{one, run, Base};
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,8 +15,14 @@ const SESSIONS: &str = "CREATE TABLE session_summaries (session_id text PRIMARY 
 
 /// A database whose worker takes in rows and calls nobody.
 fn base(name: &str) -> Base {
+    base_with(name, "enrichment_cache")
+}
+
+/// The same, with these libraries preloaded.
+fn base_with(name: &str, libraries: &str) -> Base {
     let cluster = Cluster::builder(&format!("diagnose-{name}"))
         .preload(true)
+        .setting("shared_preload_libraries", libraries)
         .setting("autovacuum", "off")
         .setting("enrichment_cache.enabled", "off")
         .setting("enrichment_cache.sweep_interval", "0")
@@ -35,12 +45,33 @@ fn answer(base: &Base, service: &str, from: u32, to: u32, payload: &str, age: &s
     ));
 }
 
+/// A setting of the whole cluster, as this database's sessions know it then.
+fn set(base: &Base, name: &str, value: &str) {
+    base.run(&format!("ALTER SYSTEM SET {name} = '{value}'"));
+    base.run("SELECT pg_reload_conf()");
+    base.wait_for(&format!("SELECT current_setting('{name}')"), value.to_string());
+}
+
+/// What waits is not asked today, whoever asks.
+fn put_off(base: &Base) {
+    base.run("UPDATE enrichment_queue SET next_attempt_at = now() + interval '1 day'");
+}
+
+/// When the last answer of a service came, as the diagnosis writes it.
+fn last_answer(base: &Base, service: &str) -> String {
+    base.one(&format!(
+        "SELECT to_char(max(fetched_at) AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI \"UTC\"') FROM enrichment_cache WHERE service = '{service}'"
+    ))
+}
+
 const DSHIELD: &str = r#"jsonb_build_object('ip', jsonb_build_object('number', '8.8.0.' || k, 'as', 64512, 'asname', 'EXAMPLE', 'ascountry', 'DE', 'count', 3))"#;
 const SOMETHING: &str = r#"'{"known": true}'"#;
 
-/// severity, rows behind it, share, example and hint of each cause, by cause and service.
+/// severity, rows behind it, share, example and hint of each cause, by cause and service. Whoever asks lives where it is tomorrow
+/// before anywhere else: at 23:00 UTC it always is.
 fn diagnosis(base: &Base) -> BTreeMap<String, (String, Option<i64>, String, String, String)> {
     let mut client = base.client();
+    run(&mut client, "SET timezone = 'Pacific/Kiritimati'");
     let rows = client
         .query("SELECT concat_ws(' ', cause, service, CASE cause WHEN 'wrong_json_path' THEN example END), severity, affected,
             coalesce(share::float8::text, '-'), coalesce(example, '-'), coalesce(hint, '-') FROM enrich_diagnose()", &[])
@@ -61,21 +92,23 @@ fn each_root_cause_is_found_with_its_share_of_the_rows() {
         INSERT INTO password_tracking SELECT 'word ' || i, CASE WHEN i <= 5 THEN false END, NULL, CASE WHEN i <= 5 THEN now() END, now() FROM generate_series(1, 20) i;
         SELECT enrich_attach('password_tracking', 'password_text', '{hibp}')",
     );
+    // a table whose keys stopped coming 3 of 10 days ago, an address that stands in for missing ones, zero characters, empties
+    base.run(
+        r#"CREATE TABLE events (address text, first_seen timestamptz, extra json);
+        INSERT INTO events SELECT CASE WHEN d >= 3 THEN CASE WHEN r <= 4 THEN '192.168.1.1' ELSE '8.8.0.' || r END END,
+            (date_trunc('day', now() AT TIME ZONE 'UTC') - interval '1 hour' - d * interval '1 day') AT TIME ZONE 'UTC',
+            CASE WHEN d = 2 THEN '{"note": "a\u0000b"}' WHEN d = 8 AND r <= 10 THEN '{"partly": null}' ELSE '{"note": "a\\u0000b"}' END::json
+        FROM generate_series(0, 9) d, generate_series(1, 20) r;
+        SELECT enrich_attach('events', 'address', '{partly}', 'extra')"#,
+    );
     wait_quiet_but_for_the_queue(&base);
     // dshield knows 80 of 100, and says of 20 that it knows nothing
     answer(&base, "dshield", 1, 80, DSHIELD, "1 hour", "7 days");
-    base.run("SELECT enrich_store('dshield', '8.8.0.' || k, NULL, response_status => 'not_found') FROM generate_series(81, 100) k; DELETE FROM enrichment_queue WHERE service = 'dshield'");
-    // urlhaus answered 70 and has been down for two days
+    base.run("SELECT enrich_store('dshield', '8.8.0.' || k, NULL, response_status => 'not_found') FROM generate_series(81, 100) k");
     answer(&base, "urlhaus", 1, 70, SOMETHING, "2 days", "30 days");
-    base.run("UPDATE enrichment_queue SET attempts = 4, last_outcome = 'error', last_error = 'HTTP 503' WHERE service = 'urlhaus'");
-    // spur has refused its key since 40 were answered
     answer(&base, "spur", 1, 40, SOMETHING, "3 hours", "14 days");
-    base.run("INSERT INTO enrichment_lane (service, paused_until, cause, reason) VALUES ('spur', 'infinity', 'unauthorized', 'HTTP 401'),
-        ('virustotal', 'infinity', 'no_credential', 'no secret') ON CONFLICT (service) DO UPDATE SET paused_until = 'infinity', cause = EXCLUDED.cause, reason = EXCLUDED.reason");
-    // 25 answers expired and nothing asks
     answer(&base, "expiring", 1, 25, SOMETHING, "30 days", "7 days");
     answer(&base, "expiring", 26, 100, SOMETHING, "1 hour", "7 days");
-    base.run("DELETE FROM enrichment_queue WHERE service IN ('expiring', 'unasked')");
     // 15 empty values, of five kinds
     answer(
         &base,
@@ -87,7 +120,16 @@ fn each_root_cause_is_found_with_its_share_of_the_rows() {
         "7 days",
     );
     answer(&base, "hollow", 16, 100, SOMETHING, "1 hour", "7 days");
-    base.run("DELETE FROM enrichment_queue WHERE service IN ('hollow', 'hibp')");
+    answer(&base, "partly", 1, 100, SOMETHING, "1 hour", "7 days");
+    wait_quiet_but_for_the_queue(&base);
+    // nothing asks for what has expired, or was never asked
+    base.run("DELETE FROM enrichment_queue WHERE service NOT IN ('urlhaus', 'spur', 'virustotal')");
+    // urlhaus has been down for two days; spur has refused its key since 40 were answered
+    base.run("UPDATE enrichment_queue SET attempts = 4, last_outcome = 'error', last_error = 'HTTP 503' WHERE service = 'urlhaus';
+        INSERT INTO enrichment_lane (service, breaker, breaker_since, breaker_until, breaker_failures, breaker_reason)
+            VALUES ('urlhaus', 'open', now(), now() + interval '1 hour', 5, 'HTTP 503') ON CONFLICT (service) DO UPDATE SET breaker = 'open';
+        INSERT INTO enrichment_lane (service, paused_until, cause, reason) VALUES ('spur', 'infinity', 'unauthorized', 'HTTP 401'),
+            ('virustotal', 'infinity', 'no_credential', 'no secret') ON CONFLICT (service) DO UPDATE SET paused_until = 'infinity', cause = EXCLUDED.cause, reason = EXCLUDED.reason");
     // readers of paths that are not there, and of one that is
     base.run(
         "CREATE VIEW by_country AS SELECT (enrichment::jsonb -> 'dshield') ->> 'country' AS country, enrichment::jsonb #>> '{dshield,ip,ascountry}' AS right_one FROM session_summaries;
@@ -95,24 +137,15 @@ fn each_root_cause_is_found_with_its_share_of_the_rows() {
         CREATE FUNCTION owner_of(ip text) RETURNS text LANGUAGE plpgsql AS $$ BEGIN
             RETURN (SELECT payload #>> '{ip,owner}' FROM enrichment_cache WHERE service = 'dshield' AND cache_key = ip); END $$",
     );
-    // a table whose keys stopped coming 3 of 10 days ago, an address that stands in for missing ones, zero characters, empties
-    base.run(
-        r#"CREATE TABLE events (address text, first_seen timestamptz, extra json);
-        INSERT INTO events SELECT CASE WHEN d >= 3 THEN CASE WHEN r <= 4 THEN '192.168.1.1' ELSE '8.8.0.' || r END END, now() - d * interval '1 day',
-            CASE WHEN d = 9 THEN '{"note": "a\u0000b"}' WHEN d = 8 AND r <= 10 THEN '{"partly": null}' ELSE '{"note": "a\\u0000b"}' END::json
-        FROM generate_series(0, 9) d, generate_series(1, 20) r;
-        SELECT enrich_attach('events', 'address', '{partly}', 'extra')"#,
-    );
-    wait_quiet_but_for_the_queue(&base);
-    answer(&base, "partly", 1, 100, SOMETHING, "1 hour", "7 days");
     base.run("CREATE TABLE session_ssh_keys (session_id text, ssh_key_id int, timestamp timestamptz);
         INSERT INTO session_ssh_keys SELECT 's', k, now() FROM (SELECT i FROM generate_series(1, 4) i UNION ALL SELECT 1) v (k)");
 
     let found = diagnosis(&base);
+    let down = format!("No answer since {}. And nobody tries again", last_answer(&base, "urlhaus"));
     let expected = [
         ("bad_key spur", "error", Some(600), "0.6", "Give the right one: SELECT enrich_set_secret('spur'"),
         ("no_credential virustotal", "error", Some(20), "1", "SELECT enrich_set_secret('virustotal'"),
-        ("service_down urlhaus", "error", Some(300), "0.3", "No answer since 2"),
+        ("service_down urlhaus", "error", Some(300), "0.3", down.as_str()),
         ("refresh_never_ran unasked", "error", Some(1000), "1", "CALL enrich_refresh()"),
         ("refresh_never_ran hibp", "error", Some(20), "1", "CALL enrich_refresh()"),
         ("expired expiring", "warning", Some(250), "0.25", "sweep_interval"),
@@ -156,6 +189,9 @@ fn each_root_cause_is_found_with_its_share_of_the_rows() {
         found.keys().filter(|cause| !known.contains(&cause.as_str()) && !cause.starts_with("empty_values")).collect();
     assert!(more.is_empty(), "found besides: {more:?}");
     assert!(found["stand_in_key"].3.contains("192.168.1.1"));
+    let first_missed: String =
+        base.one("SELECT min((first_seen AT TIME ZONE 'UTC')::date)::text FROM events WHERE address IS NULL");
+    assert_eq!(found["ingestion_gap"].3, format!("events: no row since {first_missed} has a key that was picked up"));
     // who may not read the table is not shown its keys
     let mut client = base.client();
     run(&mut client, "CREATE ROLE diagnose_reader; SELECT enrich_grant('diagnose_reader', 'reader'); SET SESSION AUTHORIZATION diagnose_reader");
@@ -246,16 +282,20 @@ fn where_all_is_well_the_diagnosis_is_silent() {
     wait_quiet_but_for_the_queue(&base);
     answer(&base, "dshield", 1, 100, DSHIELD, "1 hour", "7 days");
     answer(&base, "expiring", 1, 60, SOMETHING, "1 hour", "7 days");
-    base.run("SELECT enrich_store('expiring', '8.8.0.' || k, NULL, response_status => 'not_found') FROM generate_series(61, 90) k; DELETE FROM enrichment_queue WHERE service = 'expiring' AND cache_key <> ALL (SELECT '8.8.0.' || k FROM generate_series(91, 100) k)");
-    // ten wait for their turn, which is no fault
-    assert_eq!(base.one::<i64>("SELECT count(*) FROM enrichment_queue"), 10);
+    answer(&base, "expiring", 61, 80, SOMETHING, "30 days", "7 days");
+    base.run("SELECT enrich_store('expiring', '8.8.0.' || k, NULL, response_status => 'not_found') FROM generate_series(81, 90) k;
+        DELETE FROM enrichment_queue WHERE service = 'expiring' AND cache_key IN (SELECT '8.8.0.' || k FROM generate_series(81, 90) k)");
+    wait_quiet_but_for_the_queue(&base);
+    put_off(&base);
+    set(&base, "enrichment_cache.enabled", "on");
+    // ten wait for their turn, and twenty to be asked again: no fault
+    assert_eq!(base.one::<i64>("SELECT count(*) FROM enrichment_queue"), 30);
     assert_eq!(diagnosis(&base), BTreeMap::new());
     base.run("UPDATE enrichment_service SET enabled = false WHERE name = 'expiring'");
     let found = diagnosis(&base);
     assert_eq!(found.keys().collect::<Vec<_>>(), ["service_disabled expiring"]);
     assert_eq!(
         (found["service_disabled expiring"].1, found["service_disabled expiring"].2.as_str()),
-        (Some(100), "0.1")
+        (Some(300), "0.3")
     );
-    wait_quiet_but_for_the_queue(&base);
 }

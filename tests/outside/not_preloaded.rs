@@ -19,6 +19,7 @@ fn without_preloading_the_core_works_and_the_rest_says_what_is_missing() {
     what_waits_for_a_worker_is_refused(&cluster);
     a_request_is_kept_and_warned_of(&cluster);
     health_says_it(&cluster);
+    diagnosis_and_explain_say_it(&cluster);
     the_settings_are_there(&cluster);
     nothing_runs(&cluster);
 }
@@ -73,6 +74,26 @@ fn health_says_it(cluster: &Cluster) {
         .query_one("SELECT severity, hint FROM enrich_health() WHERE check_name = 'preloaded'", &[])
         .expect("a finding");
     assert_eq!((row.get::<_, &str>(0), row.get::<_, &str>(1)), ("error", HINT));
+}
+
+fn diagnosis_and_explain_say_it(cluster: &Cluster) {
+    let mut client = cluster.client("postgres");
+    run(
+        &mut client,
+        "CREATE TABLE visits (ip text); SELECT enrich_attach('visits', 'ip', '{dshield}');
+        INSERT INTO visits VALUES ('1.1.1.1'), ('1.0.0.1'), ('9.9.9.1'), (NULL)",
+    );
+    let found = "SELECT concat_ws(' ', severity, cause, service, affected, share, hint) FROM enrich_diagnose()";
+    assert_eq!(
+        one::<String>(&mut client, found),
+        format!("error no_worker dshield 3 1.0000 Nobody asks: the library is not in shared_preload_libraries, so no worker runs. {HINT}")
+    );
+    let said: String = one(&mut client, "SELECT enrich_explain('dshield', '1.1.1.1')");
+    assert!(
+        said.contains("\nNext: it waits and nobody asks, because the library is not in shared_preload_libraries"),
+        "{said}"
+    );
+    run(&mut client, "SELECT enrich_detach('visits'); DROP TABLE visits");
 }
 
 /// A session that has loaded the library knows the settings; one that steers egress is not the user's.

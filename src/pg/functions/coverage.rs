@@ -30,6 +30,7 @@ fn enrichment_tally_rows(
             name!(outcome, RawText),
             name!(cause, Option<RawText>),
             name!(expired, Option<bool>),
+            name!(asked, Option<bool>),
             name!(rows, i64),
             name!(example, Option<RawText>),
         ),
@@ -37,13 +38,14 @@ fn enrichment_tally_rows(
     ErrorReport,
 > {
     let fates = read(&source, |source| looked::tally(source, &bucket, percent))?;
-    Ok(TableIterator::new(fates.into_iter().map(|((bucket, service, outcome, cause, expired), met)| {
+    Ok(TableIterator::new(fates.into_iter().map(|((bucket, service, outcome, cause, expired, asked), met)| {
         (
             text(bucket),
             RawText::of_utf8(&service),
             RawText::of_utf8(&outcome),
             text(cause),
             expired,
+            asked,
             met.rows,
             text(met.example),
         )

@@ -13,8 +13,9 @@ use std::collections::BTreeMap;
 /// How many groups of rows are held and looked up at one time.
 const PORTION: i64 = 10_000;
 
-/// What rows have in common: bucket, service, outcome of their key, cause of its failure, whether its answer expired.
-pub type Fate = (Option<String>, String, String, Option<String>, Option<bool>);
+/// What rows have in common: bucket, service, outcome of their key, cause of its failure, whether its answer expired, whether
+/// it is asked for.
+pub type Fate = (Option<String>, String, String, Option<String>, Option<bool>, Option<bool>);
 
 /// How many rows there are, and the first of their keys.
 #[derive(Default)]
@@ -28,14 +29,15 @@ static FATES: Statement = Statement {
             SELECT u.raw, u.bucket, u.rows
             FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4)) AS u (raw, bucket, rows)),
         o AS MATERIALIZED (
-            SELECT k.raw_key, k.service, k.outcome, k.cause,
-                k.expires_at <= pg_catalog.now() AND k.queue_state IS DISTINCT FROM 'in_flight' AS expired
+            SELECT k.raw_key, k.service, k.outcome, k.expires_at <= pg_catalog.now() - interval '1 hour' AS expired,
+                coalesce(k.cause, CASE WHEN k.expires_at <= pg_catalog.now() - interval '1 hour' THEN k.last_outcome END) AS cause,
+                coalesce(k.queue_state IN ('waiting', 'in_flight'), false) AS asked
             FROM @extschema@.enrichment_key_outcome k WHERE k.source = $1 AND k.raw_key = ANY ($2))
         SELECT r.bucket, a.service, coalesce(o.outcome, CASE WHEN r.raw IS NULL THEN 'no_key' ELSE 'unknown' END), o.cause,
-            o.expired, pg_catalog.sum(r.rows)::int8, pg_catalog.min(r.raw)
+            o.expired, coalesce(o.asked, false), pg_catalog.sum(r.rows)::int8, pg_catalog.min(r.raw)
         FROM r CROSS JOIN (SELECT DISTINCT u FROM pg_catalog.unnest($5) u) a (service)
         LEFT JOIN o ON o.raw_key = r.raw AND o.service = a.service
-        GROUP BY 1, 2, 3, 4, 5",
+        GROUP BY 1, 2, 3, 4, 5, 6",
     args: &[TEXTOID, TEXTARRAYOID, TEXTARRAYOID, INT8ARRAYOID, TEXTARRAYOID],
 };
 
@@ -71,9 +73,9 @@ pub fn tally(source: &Source, bucket: &str, percent: f64) -> Result<BTreeMap<Fat
         let args = [Arg::of(source.name.as_str()), Arg::of(raw), Arg::of(buckets), Arg::of(rows), services];
         spi::run(&FATES, &args, Mode::Write, |row| {
             let word = |n| row.text(n).unwrap_or_default();
-            let met = fates.entry((row.text(1), word(2), word(3), row.text(4), row.get(5))).or_default();
-            met.rows += row.get::<i64>(6).unwrap_or(0);
-            met.example = [met.example.take(), row.text(7)].into_iter().flatten().min();
+            let met = fates.entry((row.text(1), word(2), word(3), row.text(4), row.get(5), row.get(6))).or_default();
+            met.rows += row.get::<i64>(7).unwrap_or(0);
+            met.example = [met.example.take(), row.text(8)].into_iter().flatten().min();
         })?;
     }
 }

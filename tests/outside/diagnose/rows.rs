@@ -1,0 +1,117 @@
+//! What stands in the rows themselves: answers that did not get there, and a table that stopped growing.
+
+use super::{answer, base, diagnosis, wait_quiet_but_for_the_queue, DSHIELD, SESSIONS, SOMETHING};
+use crate::support::Base;
+
+fn rows_of(base: &Base, service: &str, key: &str) -> String {
+    let said: String = base.one(&format!("SELECT enrich_explain('{service}', '{key}')"));
+    said.lines().find_map(|line| line.strip_prefix("Rows: ")).unwrap_or("-").to_string()
+}
+
+/// A trigger that refuses updates of some rows.
+fn refuse(base: &Base, table: &str, when: &str) {
+    base.run(&format!(
+        "CREATE FUNCTION {table}_refuses() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE EXCEPTION 'nobody changes this'; END $$;
+        CREATE TRIGGER refuses BEFORE UPDATE ON {table} FOR EACH ROW WHEN ({when}) EXECUTE FUNCTION {table}_refuses()"
+    ));
+}
+
+#[test]
+fn answers_that_rows_refuse_are_told_with_their_share() {
+    let base = base("refused");
+    base.run(SESSIONS);
+    // of 8.8.0.8 one row holds what is not ours, and a trigger guards those of 8.8.0.7
+    base.run("UPDATE session_summaries SET enrichment = '[1]' WHERE session_id = 's8-0'");
+    refuse(&base, "session_summaries", "OLD.source_ip = '8.8.0.7'");
+    base.run("SELECT enrich_attach('session_summaries', 'source_ip', '{dshield,expiring}', 'enrichment')");
+    wait_quiet_but_for_the_queue(&base);
+    answer(&base, "dshield", 1, 100, DSHIELD, "1 minute", "7 days");
+    base.wait_for(
+        "SELECT count(*) FROM session_summaries WHERE enrichment -> '_meta' ->> 'dshield' IS NOT NULL",
+        989i64,
+    );
+    wait_quiet_but_for_the_queue(&base);
+    let found = diagnosis(&base);
+    let (severity, affected, share, example, hint) = &found["not_written dshield"];
+    assert_eq!(
+        (severity.as_str(), *affected, share.as_str(), example.as_str()),
+        ("error", Some(11), "0.011", "8.8.0.7")
+    );
+    assert!(hint.contains("8.8.0.7 for one: ") && hint.contains("nobody changes this"), "{hint}");
+    assert!(!found.contains_key("not_written expiring"), "it has not answered: {found:#?}");
+    let said = rows_of(&base, "dshield", "8.8.0.7");
+    let set_aside = "session_summaries (10): 10 without the answer that is there (1 of ";
+    assert!(said.starts_with(set_aside) && said.contains("nobody changes this"), "{said}");
+    assert!(
+        rows_of(&base, "dshield", "8.8.0.8").starts_with("session_summaries (10): 1 without the answer that is there")
+    );
+    assert_eq!(rows_of(&base, "dshield", "8.8.0.9"), "session_summaries (10): written.");
+    assert_eq!(rows_of(&base, "expiring", "8.8.0.9"), "session_summaries (10): no answer to write yet.");
+    assert_eq!(base.one::<i64>("SELECT rows_to_write FROM enrichment_coverage WHERE service = 'dshield'"), 0);
+
+    // mended: the next sweep has them written, but for what is not ours to write
+    let sweep = "UPDATE enrichment_source SET swept_at = NULL; SELECT enrich_wake()";
+    let written = "SELECT count(*) FROM session_summaries WHERE enrichment -> '_meta' ->> 'dshield' IS NOT NULL";
+    base.run("DROP TRIGGER refuses ON session_summaries");
+    base.run(sweep);
+    base.wait_for(written, 999i64);
+    wait_quiet_but_for_the_queue(&base);
+    base.wait_for("SELECT count(last_error) FROM enrichment_source", 0i64);
+    let found = diagnosis(&base);
+    let (_, affected, _, example, hint) = &found["not_written dshield"];
+    assert_eq!((*affected, example.as_str()), (Some(1), "8.8.0.8"));
+    assert!(hint.contains("A value that is no JSON object is left alone"), "{hint}");
+    base.run("UPDATE session_summaries SET enrichment = NULL WHERE session_id = 's8-0'");
+    base.run(sweep);
+    base.wait_for(written, 1000i64);
+    wait_quiet_but_for_the_queue(&base);
+    assert!(!diagnosis(&base).contains_key("not_written dshield"));
+}
+
+#[test]
+fn a_table_that_refuses_whatever_is_written_is_told() {
+    let base = base("stubborn");
+    base.run("CREATE TABLE visits (ip text, extra jsonb); INSERT INTO visits SELECT '8.8.0.' || k FROM generate_series(1, 20) k, generate_series(1, 3)");
+    refuse(&base, "visits", "true");
+    base.run(
+        "CREATE TABLE files (shasum text, vt_total int, enrichment_status varchar(32) DEFAULT 'pending');
+        INSERT INTO files SELECT encode(sha256(i::text::bytea), 'hex') FROM generate_series(1, 4) i",
+    );
+    refuse(&base, "files", &format!("OLD.shasum = encode(sha256('{}'), 'hex')", 1));
+    base.run("SELECT enrich_attach('visits', 'ip', '{partly}', 'extra'), enrich_attach('files')");
+    wait_quiet_but_for_the_queue(&base);
+    answer(&base, "partly", 1, 20, SOMETHING, "1 minute", "7 days");
+    base.run("SELECT enrich_store('virustotal', shasum, '{\"data\": {\"attributes\": {\"last_analysis_stats\": {\"malicious\": 1}}}}') FROM files");
+    base.wait_for("SELECT count(last_error) FROM enrichment_source", 2i64);
+    base.wait_for("SELECT count(*) FROM files WHERE enrichment_status = 'enriched'", 3i64);
+    base.wait_for("SELECT count(*) FROM enrichment_indicator WHERE source = 'files' AND dirty", 0i64);
+    let found = diagnosis(&base);
+    for (cause, affected, share) in [("not_written partly", 60, "1"), ("not_written virustotal", 1, "0.25")] {
+        let (severity, rows, part, _, hint) = &found[cause];
+        assert_eq!((severity.as_str(), *rows, part.as_str()), ("error", Some(affected), share), "{cause}");
+        assert!(hint.contains("nobody changes this"), "{hint}");
+    }
+    // they stay marked, so that they are written as soon as the table lets them
+    let to_write = "SELECT string_agg(service || ' ' || rows_to_write, ', ' ORDER BY service) FROM enrichment_coverage";
+    assert_eq!(base.one::<String>(to_write), "partly 60, virustotal 0");
+    let said = rows_of(&base, "partly", "8.8.0.5");
+    assert!(said.starts_with("visits (3): still to be written (") && said.contains("nobody changes this"), "{said}");
+}
+
+#[test]
+fn a_table_that_stopped_growing_is_told_with_the_day() {
+    let base = base("stopped");
+    base.run("CREATE TABLE visits (ip text, created_at timestamptz, extra jsonb);
+        INSERT INTO visits SELECT '8.8.0.' || d, (date_trunc('day', now() AT TIME ZONE 'UTC') - interval '1 hour' - d * interval '1 day') AT TIME ZONE 'UTC'
+        FROM generate_series(10, 29) d;
+        INSERT INTO visits VALUES ('8.8.0.9', '-infinity');
+        SELECT enrich_attach('visits', 'ip', '{partly}', 'extra')");
+    wait_quiet_but_for_the_queue(&base);
+    let found = diagnosis(&base);
+    let newest: String = base.one("SELECT max((created_at AT TIME ZONE 'UTC')::date)::text FROM visits");
+    let (severity, affected, _, example, _) = &found["no_new_rows"];
+    let expected = format!("visits: the newest row is of {newest}");
+    assert_eq!((severity.as_str(), *affected, example.as_str()), ("warning", None, expected.as_str()));
+    base.run("INSERT INTO visits VALUES ('8.8.0.8', now())");
+    assert!(!diagnosis(&base).contains_key("no_new_rows"));
+}
