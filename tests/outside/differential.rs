@@ -6,9 +6,9 @@ mod standby;
 mod steps;
 mod storm;
 
-use crate::reads::{agree, Dice, Reads};
+use crate::reads::{agree, Dice, Reads, Seen};
 use crate::support::{one, run};
-use session::{Outcome, Refusal, Session, Transaction, ISOLATION};
+use session::{Outcome, Refusal, Session, Transaction, Ways, ISOLATION, MEMOS};
 use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::time::SystemTime;
@@ -41,19 +41,38 @@ pub struct Play {
     prepared: Vec<String>,
     log: String,
     step: usize,
-    answers: i64,
+    seen: Seen,
+    /// Passes under an open cursor.
+    passes_of_cursors: i64,
     ended: BTreeMap<String, usize>,
 }
 
 impl Play {
     pub fn new(reads: &Reads, seed: u64) -> Play {
-        let mut sessions: Vec<_> = ['a', 'b', 'c', 'd', 'u'].map(|name| Session::new(reads, name)).into();
+        let mut dice = Dice::new(seed);
+        reads.fill_crowd();
+        let first = dice.below(MEMOS.len());
+        let mut ways = MEMOS.iter().cycle().skip(first).map(|memo| Ways { memo, workers: false });
+        let mut sessions: Vec<_> =
+            ['a', 'b', 'c', 'u'].map(|name| Session::new(reads, name, ways.next().expect("a cycle"))).into();
+        sessions.insert(3, Session::new(reads, 'd', Ways { memo: dice.pick(&MEMOS[1..]), workers: true }));
         // only one session runs at a time here, and nobody lets go meanwhile
         sessions.iter_mut().for_each(|session| run(&mut session.client, "SET lock_timeout = '10ms'"));
         let mut upkeep = sessions.pop().expect("five sessions");
         run(&mut upkeep.client, "SET statement_timeout = '500ms'");
         let (prepared, log, ended) = (Vec::new(), String::new(), BTreeMap::new());
-        Play { seed, dice: Dice::new(seed), sessions, upkeep, prepared, log, step: 0, answers: 0, ended }
+        Play {
+            seed,
+            dice,
+            sessions,
+            upkeep,
+            prepared,
+            log,
+            step: 0,
+            seen: Seen::default(),
+            passes_of_cursors: 0,
+            ended,
+        }
     }
 
     /// One step in one session, then a look from all of them.
@@ -204,18 +223,21 @@ impl Play {
     fn cursor(&mut self, who: usize) {
         match (self.sessions[who].cursor, &self.sessions[who].open) {
             (Some(_), _) => {
-                let rows = 1 + self.dice.below(60);
+                let most = self.dice.pick(&[60, 600]);
+                let rows = 1 + self.dice.below(most);
                 let session = &mut self.sessions[who];
                 let _ = writeln!(self.log, "#{} {session} FETCH {rows}", self.step);
                 let fetched = session.fetch(rows);
+                self.passes_of_cursors += fetched.as_ref().map_or(0, |seen| seen.passes);
                 self.judge(who, fetched);
             }
             (None, Some(_)) => {
                 let hold = self.dice.percent(40);
                 let kind = if hold { "WITH HOLD" } else { "WITHOUT HOLD" };
+                let from = self.dice.pick(&["0::int8 FROM glance", "passes FROM crowded"]);
                 let sql = format!(
                     "DECLARE look NO SCROLL CURSOR {kind} FOR
-                    SELECT concat_ws(' ', form, service, raw), got::text, want::text FROM glance"
+                    SELECT concat_ws(' ', form, service, raw), got::text, want::text, {from}"
                 );
                 if self.run(who, &sql) {
                     self.sessions[who].cursor = Some(hold);
@@ -235,6 +257,10 @@ impl Play {
         }
         let sql = steps::exclusive(&mut self.dice);
         self.run_upkeep(sql);
+        if self.dice.percent(60) {
+            let sql = steps::crowd_again(&mut self.dice);
+            self.run_upkeep(&sql);
+        }
         // what a REINDEX CONCURRENTLY that had to give up has left
         self.run_upkeep(
             "DO $$ DECLARE left_over text; BEGIN
@@ -248,8 +274,8 @@ impl Play {
     fn look(&mut self, acted: usize) {
         for who in 0..self.sessions.len() {
             let views: &[&str] = match () {
-                () if self.step.is_multiple_of(10) => &["compared", "wrapped"],
-                () if who == acted => &["compared"],
+                () if self.step.is_multiple_of(10) => &["compared", "wrapped", "crowded"],
+                () if who == acted => &["compared", "crowded"],
                 () => &["glance"],
             };
             for view in views {
@@ -259,15 +285,15 @@ impl Play {
         }
     }
 
-    fn judge(&mut self, who: usize, seen: Result<i64, String>) {
+    fn judge(&mut self, who: usize, seen: Result<Seen, String>) {
         match seen {
-            Ok(answers) => self.answers += answers,
+            Ok(seen) => self.seen += seen,
             Err(differences) => self.defect(&self.sessions[who].to_string(), &differences),
         }
     }
 
-    /// Ends everything that is open; returns how often answers were compared.
-    pub fn end_all(&mut self) -> i64 {
+    /// Ends everything that is open; returns what was seen.
+    pub fn end_all(&mut self) -> Seen {
         for session in &mut self.sessions {
             if session.open.is_some() {
                 session.end("ROLLBACK");
@@ -276,8 +302,12 @@ impl Play {
         while !self.prepared.is_empty() {
             self.finish_prepared();
         }
-        eprintln!("{} steps, {} answers, statements: {:?}", self.step, self.answers, self.ended);
-        self.answers
+        let Play { step, seen: Seen { answers, by_workers, passes }, passes_of_cursors, ended, .. } = self;
+        eprintln!(
+            "{step} steps, {answers} answers, {by_workers} comparisons by workers, {passes} passes over the table, \
+            {passes_of_cursors} of them under a cursor; statements: {ended:?}"
+        );
+        self.seen
     }
 }
 
@@ -307,8 +337,10 @@ fn enrich_get_answers_as_plain_sql_whatever_happens_to_the_cache() {
     let mut play = Play::new(&reads, seed());
     let steps = steps_wanted(300);
     (0..steps).for_each(|_| play.step());
-    let answers = play.end_all();
+    let Seen { answers, by_workers, passes } = play.end_all();
     assert!(answers > 20 * steps as i64, "{answers} answers in {steps} steps");
+    assert!(by_workers > steps / 2, "{by_workers} comparisons by parallel workers in {steps} steps");
+    assert!(passes > steps as i64 / 4, "{passes} passes over the table in {steps} steps");
     agree(&mut reads.client());
     check_relations(&reads);
 }

@@ -1,7 +1,7 @@
 //! One session of the differential test: what is open in it, and what its statements may fail with.
 
 use super::steps;
-use crate::reads::{comparison, Reads};
+use crate::reads::{comparison, force_workers, pid, Reads, Seen};
 use crate::support::{run, said};
 use postgres::{Client, Statement};
 use std::fmt;
@@ -29,10 +29,22 @@ pub struct Session {
     pub open: Option<Transaction>,
     /// Whether a cursor is open, and whether it outlives the transaction.
     pub cursor: Option<bool>,
+    pid: i32,
     compared: Statement,
     glance: Statement,
     wrapped: Statement,
+    crowded: Statement,
 }
+
+/// How a session asks: with how large a memo, and whether by parallel workers.
+#[derive(Clone, Copy)]
+pub struct Ways {
+    pub memo: &'static str,
+    pub workers: bool,
+}
+
+/// No memo, one that holds half of the crowd, and one that holds everything.
+pub const MEMOS: [&str; 3] = ["0", "64kB", "256MB"];
 
 /// How a statement ended: done, or with an error.
 pub type Outcome = Result<(), Refusal>;
@@ -45,12 +57,16 @@ pub enum Refusal {
 }
 
 impl Session {
-    pub fn new(reads: &Reads, name: char) -> Session {
+    pub fn new(reads: &Reads, name: char, ways: Ways) -> Session {
         let mut client = reads.client();
-        run(&mut client, "SET client_min_messages = error");
-        let mut prepare = |view: &str| client.prepare(&comparison(view)).unwrap_or_else(|why| panic!("{why}"));
-        let (compared, glance, wrapped) = (prepare("compared"), prepare("glance"), prepare("wrapped"));
-        Session { name, client, open: None, cursor: None, compared, glance, wrapped }
+        run(&mut client, &format!("SET client_min_messages = error; SET enrichment_cache.memo_size = '{}'", ways.memo));
+        if ways.workers {
+            force_workers(&mut client);
+        }
+        let pid = pid(&mut client);
+        let [compared, glance, wrapped, crowded] = ["compared", "glance", "wrapped", "crowded"]
+            .map(|view| client.prepare(&comparison(view)).unwrap_or_else(|why| panic!("{why}")));
+        Session { name, client, open: None, cursor: None, pid, compared, glance, wrapped, crowded }
     }
 
     /// Runs a statement of a step. After an expected error the transaction goes back to its last savepoint, or ends.
@@ -103,43 +119,47 @@ impl Session {
     }
 
     /// Compares what one view gives; the differences, or nothing when the answers are the same, and how many there were.
-    pub fn compare(&mut self, view: &str) -> Result<i64, String> {
+    pub fn compare(&mut self, view: &str) -> Result<Seen, String> {
         let statement = match view {
             "glance" => &self.glance,
             "wrapped" => &self.wrapped,
+            "crowded" => &self.crowded,
             _ => &self.compared,
         };
         match self.client.query_one(statement, &[]) {
-            Ok(row) if row.get::<_, &str>(1).is_empty() => Ok(row.get(0)),
+            Ok(row) if row.get::<_, &str>(1).is_empty() => Ok(Seen::of(&row, self.pid)),
             Ok(row) => Err(row.get(1)),
             Err(error) => self.unless_defect(view, &error),
         }
     }
 
     /// No answers, when the error is an expected one.
-    fn unless_defect(&mut self, sql: &str, error: &postgres::Error) -> Result<i64, String> {
+    fn unless_defect(&mut self, sql: &str, error: &postgres::Error) -> Result<Seen, String> {
         match self.failed(sql, error) {
-            Refusal::Expected(_) => Ok(0),
+            Refusal::Expected(_) => Ok(Seen::default()),
             Refusal::Defect(what) => Err(what),
         }
     }
 
     /// Fetches some rows of the open cursor, each of which holds both answers.
-    pub fn fetch(&mut self, rows: usize) -> Result<i64, String> {
+    pub fn fetch(&mut self, rows: usize) -> Result<Seen, String> {
         let sql = format!("FETCH {rows} FROM look");
         let fetched = match self.client.query(&sql, &[]) {
             Ok(fetched) => fetched,
             Err(error) => return self.unless_defect(&sql, &error),
         };
-        let mut answers = 0;
+        let mut seen = Seen::default();
         for row in &fetched {
             let (got, want): (Option<&str>, Option<&str>) = (row.get(1), row.get(2));
             if got != want {
                 return Err(format!("cursor: {} gives {got:?}, plain SQL {want:?}", row.get::<_, &str>(0)));
             }
-            answers += i64::from(got.is_some());
+            seen.answers += i64::from(got.is_some());
         }
-        Ok(answers)
+        if let [first, .., last] = &fetched[..] {
+            seen.passes = last.get::<_, i64>(3) - first.get::<_, i64>(3);
+        }
+        Ok(seen)
     }
 }
 

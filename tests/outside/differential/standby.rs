@@ -1,7 +1,8 @@
 //! The same comparison on a hot standby while its primary goes through the play; then it is promoted.
 
+use super::session::Ways;
 use super::{check_relations, seed, steps_wanted, Play};
-use crate::reads::{agree, builder, comparison, Reads};
+use crate::reads::{agree, builder, comparison, force_workers, Reads, Seen};
 use crate::support::{one, refused, run, said, wait_served};
 use postgres::{Client, Statement};
 use std::sync::Arc;
@@ -11,16 +12,17 @@ use testbed::Cluster;
 struct Reader {
     reads: Reads,
     isolation: &'static str,
-    session: Option<(Client, Statement, Statement)>,
+    ways: Ways,
+    session: Option<(Client, i32, [Statement; 3])>,
     looks: usize,
-    answers: i64,
+    seen: Seen,
     cancelled: usize,
 }
 
 impl Reader {
-    fn new(reads: &Reads, isolation: &'static str) -> Reader {
+    fn new(reads: &Reads, isolation: &'static str, ways: Ways) -> Reader {
         let reads = Reads { cluster: reads.cluster.clone(), name: reads.name.clone() };
-        Reader { reads, isolation, session: None, looks: 0, answers: 0, cancelled: 0 }
+        Reader { reads, isolation, ways, session: None, looks: 0, seen: Seen::default(), cancelled: 0 }
     }
 
     /// One comparison; every seventh ends the transaction and begins another.
@@ -28,21 +30,32 @@ impl Reader {
         self.looks += 1;
         if self.session.is_none() {
             let mut client = self.reads.cluster.try_client(&self.reads.name)?;
-            // An index rebuilt on the primary leaves out what nobody there can see; a snapshot here may be older. So plain SQL
-            // by index gives less than by sequential scan (seen on PostgreSQL 15.20 without us): compare like with like.
-            client.batch_execute("SET enable_seqscan = off; SET enable_bitmapscan = off; SET jit = off")?;
-            let (glance, compared) = (client.prepare(&comparison("glance"))?, client.prepare(&comparison("compared"))?);
-            self.session = Some((client, glance, compared));
+            client.batch_execute(&format!("SET enrichment_cache.memo_size = '{}'; SET jit = off", self.ways.memo))?;
+            let views = if self.ways.workers {
+                // with sequential scans off there are none for workers to share; here plain SQL stands in a function with
+                // the same setting
+                force_workers(&mut client);
+                ["crowded_there"; 3]
+            } else {
+                // An index rebuilt on the primary leaves out what nobody there can see; a snapshot here may be older. So plain
+                // SQL by index gives less than by sequential scan (seen on PostgreSQL 15.20 without us): compare like with like.
+                client.batch_execute("SET enable_seqscan = off; SET enable_bitmapscan = off")?;
+                ["glance", "compared", "crowded_there"]
+            };
+            let pid = client.query_one("SELECT pg_backend_pid()", &[])?.get(0);
+            let mut prepare = |view| client.prepare(&comparison(view));
+            let statements = [prepare(views[0])?, prepare(views[1])?, prepare(views[2])?];
+            self.session = Some((client, pid, statements));
             self.looks = 0;
         }
-        let Some((client, glance, compared)) = &mut self.session else { return Ok(()) };
+        let Some((client, pid, statements)) = &mut self.session else { return Ok(()) };
         if !self.isolation.is_empty() && self.looks.is_multiple_of(7) {
             client.batch_execute("ROLLBACK")?;
             client.batch_execute(&format!("BEGIN ISOLATION LEVEL {}", self.isolation))?;
         }
-        let row = client.query_one(if self.looks.is_multiple_of(3) { &*compared } else { &*glance }, &[])?;
+        let row = client.query_one(&statements[self.looks % 3], &[])?;
         assert_eq!(row.get::<_, &str>(1), "", "on the standby, {}", self.isolation);
-        self.answers += row.get::<_, i64>(0);
+        self.seen += Seen::of(&row, *pid);
         Ok(())
     }
 
@@ -73,7 +86,8 @@ fn a_hot_standby_answers_as_plain_sql_there_and_serves_when_promoted() {
             .setting("max_standby_streaming_delay", "20ms"),
     );
     let there = Reads { cluster: standby.clone(), name: "standing".to_string() };
-    let mut readers = ["", "READ COMMITTED", "REPEATABLE READ"].map(|isolation| Reader::new(&there, isolation));
+    let mut readers = [("", "256MB", true), ("READ COMMITTED", "64kB", false), ("REPEATABLE READ", "256MB", false)]
+        .map(|(isolation, memo, workers)| Reader::new(&there, isolation, Ways { memo, workers }));
 
     let mut play = Play::new(&reads, seed());
     let steps = steps_wanted(120);
@@ -93,8 +107,14 @@ fn a_hot_standby_answers_as_plain_sql_there_and_serves_when_promoted() {
     let whole = "SELECT md5(string_agg(c::text, chr(10) ORDER BY id)) FROM enrichment_cache c";
     assert_eq!(one::<Option<String>>(&mut client, whole), one(&mut reads.client(), whole));
     for reader in &readers {
-        eprintln!("{:?}: {} answers, {} times in the way", reader.isolation, reader.answers, reader.cancelled);
-        assert!(reader.answers > 5 * steps as i64, "{}", reader.answers);
+        let Seen { answers, by_workers, passes } = reader.seen;
+        eprintln!(
+            "{:?}: {answers} answers, {by_workers} comparisons by workers, {passes} passes, {} times in the way",
+            reader.isolation, reader.cancelled
+        );
+        assert!(answers > 5 * steps as i64, "{answers}");
+        assert!(passes > steps as i64 / 10, "{passes}");
+        assert_eq!(by_workers > steps / 10, reader.ways.workers, "{by_workers}");
     }
     readers.iter_mut().for_each(|reader| reader.session = None);
 

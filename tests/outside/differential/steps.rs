@@ -124,6 +124,31 @@ fn with_changes(dice: &mut Dice) -> String {
     )
 }
 
+/// Something about a part of the crowd, mostly that it is there again.
+fn crowd(dice: &mut Dice) -> String {
+    let part = format!("cache_key IN (SELECT cache_key FROM crowd WHERE n % 7 = {})", dice.below(7));
+    match dice.below(6) {
+        0 => format!("DELETE FROM enrichment_cache WHERE service = 'dshield' AND {part}"),
+        1 => format!(
+            "UPDATE enrichment_cache SET expires_at = {} WHERE service = 'dshield' AND {part}",
+            dice.pick(&EXPIRY)
+        ),
+        _ => crowd_again(dice),
+    }
+}
+
+/// All of the crowd, or every second or third of it.
+pub fn crowd_again(dice: &mut Dice) -> String {
+    let modulus = 1 + dice.below(3);
+    format!(
+        "INSERT INTO enrichment_cache (service, cache_key, payload, expires_at)
+        SELECT service, cache_key, made(n), now() + interval '1 hour' FROM crowd WHERE n % {modulus} = {}
+        GROUP BY n, service, cache_key ON CONFLICT (service, cache_key)
+        DO UPDATE SET payload = EXCLUDED.payload, response_status = 'success', expires_at = EXCLUDED.expires_at",
+        dice.below(modulus)
+    )
+}
+
 /// A statement that may run in a transaction or alone.
 pub fn statement(dice: &mut Dice) -> String {
     match dice.below(100) {
@@ -145,6 +170,7 @@ pub fn statement(dice: &mut Dice) -> String {
             WHERE cache_key IS NOT NULL GROUP BY service, cache_key ON CONFLICT DO NOTHING"
             .to_string(),
         88..90 => "UPDATE enrichment_service SET max_bytes = max_bytes + 1 WHERE name = 'dshield'".to_string(),
+        90..96 => crowd(dice),
         _ => format!("SELECT wander({}, {})", seed(dice), 2 + dice.below(5)),
     }
 }

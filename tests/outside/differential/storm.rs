@@ -1,10 +1,10 @@
 //! The same comparison while other processes really write, vacuum and rebuild the table at the same moment.
 
-use super::session::{Refusal, Session};
+use super::session::{Refusal, Session, Ways, ISOLATION};
 use super::{check_relations, seed, steps, steps_wanted};
-use crate::reads::{agree, agree_in, Dice, Reads};
+use crate::reads::{agree, agree_in, Dice, Reads, Seen};
 use crate::support::{one, run, said};
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// What a process among others has to live with; of "could not" there is more here than where one acts at a time.
 const EXPECTED: [&str; 7] = ["40001", "40P01", "55P03", "23505", "57014", "55006", "25P02"];
@@ -20,9 +20,10 @@ fn may_fail(client: &mut postgres::Client, sql: &str) -> bool {
     }
 }
 
-/// Short transactions, a third of them undone.
-fn write(reads: &Reads, mut dice: Dice, stop: &AtomicBool) {
+/// Short transactions, a third of them undone; says how many were committed that had done something.
+fn write(reads: &Reads, mut dice: Dice, stop: &AtomicBool) -> usize {
     let mut client = reads.client();
+    let mut committed = 0;
     run(&mut client, "SET lock_timeout = '300ms'; SET client_min_messages = error");
     while !stop.load(Ordering::Relaxed) {
         let statements: Vec<String> = (0..1 + dice.below(4)).map(|_| steps::statement(&mut dice)).collect();
@@ -35,19 +36,29 @@ fn write(reads: &Reads, mut dice: Dice, stop: &AtomicBool) {
                 going = may_fail(&mut client, "ROLLBACK TO SAVEPOINT s");
             }
         }
+        // the COMMIT of a transaction that has failed undoes it, and succeeds
+        let wrote = going && one::<bool>(&mut client, "SELECT pg_current_xact_id_if_assigned() IS NOT NULL");
         let end = if dice.percent(66) { "COMMIT" } else { "ROLLBACK" };
         if !may_fail(&mut client, end) {
             run(&mut client, "ROLLBACK");
+        } else if wrote && end == "COMMIT" {
+            committed += 1;
         }
     }
+    committed
 }
 
-fn keep_up(reads: &Reads, mut dice: Dice, stop: &AtomicBool) {
+/// Vacuums and rebuilds; says how many of each went through.
+fn keep_up(reads: &Reads, mut dice: Dice, stop: &AtomicBool) -> [usize; 2] {
     let mut client = reads.client();
+    let mut done = [0, 0];
     run(&mut client, "SET lock_timeout = '500ms'; SET statement_timeout = '3s'; SET client_min_messages = error");
     while !stop.load(Ordering::Relaxed) {
-        let sql = if dice.percent(50) { steps::upkeep(&mut dice) } else { steps::rewrite(&mut dice) };
-        if !may_fail(&mut client, sql) {
+        let rebuilds = dice.percent(50);
+        let sql = if rebuilds { steps::rewrite(&mut dice) } else { steps::upkeep(&mut dice) };
+        if may_fail(&mut client, sql) {
+            done[usize::from(rebuilds)] += 1;
+        } else {
             // what a REINDEX CONCURRENTLY that had to give up has left
             let left = "SELECT indexrelid::regclass::text FROM pg_index
                 WHERE NOT indisvalid AND indrelid IN ('enrichment_cache'::regclass,
@@ -57,17 +68,20 @@ fn keep_up(reads: &Reads, mut dice: Dice, stop: &AtomicBool) {
             }
         }
     }
+    done
 }
 
-fn read(reads: &Reads, isolation: &str, mut dice: Dice, rounds: usize) -> i64 {
-    let mut session = Session::new(reads, 'r');
-    let mut answers = 0;
+fn read(reads: &Reads, isolation: &str, ways: Ways, mut dice: Dice, rounds: usize) -> Seen {
+    let mut session = Session::new(reads, 'r', ways);
+    let mut all = Seen::default();
     for _ in 0..rounds {
         if may_fail(&mut session.client, &format!("BEGIN ISOLATION LEVEL {isolation}")) {
             for _ in 0..1 + dice.below(3) {
-                let view = dice.pick(&["glance", "glance", "compared"]);
+                let view = dice.pick(&["glance", "crowded", "compared"]);
                 match session.compare(view) {
-                    Ok(seen) => answers += seen,
+                    // an error that a client has to live with: the transaction can only be ended
+                    Ok(Seen { answers: 0, .. }) => break,
+                    Ok(seen) => all += seen,
                     Err(differences) => panic!("{isolation}, {view}:\n{differences}"),
                 }
             }
@@ -76,40 +90,61 @@ fn read(reads: &Reads, isolation: &str, mut dice: Dice, rounds: usize) -> i64 {
             panic!("{isolation}: {what}");
         }
     }
-    answers
+    all
 }
 
 #[test]
 fn enrich_get_answers_as_plain_sql_while_others_write_and_rebuild() {
     let reads = Reads::apart("storm");
+    reads.fill_crowd();
     let seed = seed();
     let stop = AtomicBool::new(false);
-    let answers = AtomicI64::new(0);
     let rounds = steps_wanted(100);
     let dice = |of: u64| Dice::new(seed.wrapping_mul(31).wrapping_add(of));
-    std::thread::scope(|scope| {
-        for of in 0..2 {
-            let dice = dice(of);
-            scope.spawn(|| write(&reads, dice, &stop));
-        }
-        scope.spawn(|| keep_up(&reads, dice(7), &stop));
-        let readers: Vec<_> = super::session::ISOLATION
+    let (mut one_by_one, mut by_workers) = (Seen::default(), Seen::default());
+    let (committed, kept_up) = std::thread::scope(|scope| {
+        let writers = [0, 1].map(|of| {
+            scope.spawn({
+                let (reads, dice, stop) = (&reads, dice(of), &stop);
+                move || write(reads, dice, stop)
+            })
+        });
+        let upkeep = scope.spawn(|| keep_up(&reads, dice(7), &stop));
+        let ways = [Ways { memo: "64kB", workers: false }, Ways { memo: "256MB", workers: true }];
+        let readers: Vec<_> = ways
             .into_iter()
+            .flat_map(|ways| ISOLATION.map(|isolation| (ways, isolation)))
             .zip(10..)
-            .map(|(isolation, of)| {
-                let (reads, dice, answers) = (&reads, dice(of), &answers);
-                scope.spawn(move || answers.fetch_add(read(reads, isolation, dice, rounds), Ordering::Relaxed))
+            .map(|((ways, isolation), of)| {
+                let (reads, dice) = (&reads, dice(of));
+                (ways, scope.spawn(move || read(reads, isolation, ways, dice, rounds / 2)))
             })
             .collect();
-        let failed = readers.into_iter().filter_map(|reader| reader.join().err()).next();
+        let mut failed = None;
+        for (ways, reader) in readers {
+            match reader.join() {
+                Ok(seen) if ways.workers => by_workers += seen,
+                Ok(seen) => one_by_one += seen,
+                Err(panic) => failed = Some(panic),
+            }
+        }
         stop.store(true, Ordering::Relaxed);
         if let Some(panic) = failed {
             std::panic::resume_unwind(panic);
         }
+        let committed = writers.map(|writer| writer.join().expect("a writer that goes on"));
+        (committed, upkeep.join().expect("upkeep that goes on"))
     });
-    let answers = answers.into_inner();
-    eprintln!("{answers} answers");
-    assert!(answers > 20 * rounds as i64, "{answers} answers in {rounds} rounds");
+    let all = one_by_one.answers + by_workers.answers;
+    eprintln!(
+        "{all} answers, {} comparisons by workers, {} and {} passes, {committed:?} transactions, {kept_up:?} of upkeep",
+        by_workers.by_workers, one_by_one.passes, by_workers.passes
+    );
+    assert!(all > 20 * rounds as i64, "{all} answers in {rounds} rounds");
+    assert!(by_workers.by_workers > rounds / 2, "{} comparisons by parallel workers", by_workers.by_workers);
+    assert!(one_by_one.passes > 0 && by_workers.passes > 0, "no pass over the table");
+    assert!(committed.iter().all(|transactions| *transactions > 0), "{committed:?} transactions went through");
+    assert!(kept_up.iter().all(|times| *times > 0), "{kept_up:?} vacuums and rebuilds went through");
     agree(&mut reads.client());
     check_relations(&reads);
 }

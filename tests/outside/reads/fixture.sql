@@ -32,13 +32,28 @@ JOIN (
 ORDER BY array_position('{address,hash,name,dirt}', k.of), k.raw = '10.0.0.0/8', k.address, k.raw,
     array_position('{virustotal,dshield,assets,spur,urlhaus}', s.name);
 
--- a payload that no other has; some are stored out of line
+-- So many keys of one service that a query which asks for all of them brings every row in by a pass over the table (after
+-- 64), and answers of a size of which 64 kB hold only some. Each key comes twice in a row, and all of them four times.
+CREATE TABLE crowd WITH (fillfactor = 10) AS
+SELECT row_number() OVER (ORDER BY r.round, g.i) AS place, 1001 + g.i AS n, 'dshield'::text AS service, CASE WHEN g.i % 9 = 4 THEN '::ffff:' ELSE '' END || '8.8.64.' || g.i AS raw,
+    '8.8.64.' || g.i AS cache_key, ('8.8.64.' || g.i)::inet AS address
+FROM generate_series(0, 3) AS r (round), generate_series(0, 99) AS g (i), generate_series(1, 2) AS t (times)
+ORDER BY place;
+ALTER TABLE crowd ADD PRIMARY KEY (place);
+
+-- a payload that no other has; some are stored out of line, those of the crowd are of some size
 CREATE FUNCTION made(kind int DEFAULT 1) RETURNS jsonb LANGUAGE sql VOLATILE AS $$
     SELECT pg_catalog.jsonb_build_object('rev', pg_catalog.nextval('public.revision'))
         || CASE WHEN kind % 7 = 0 THEN pg_catalog.jsonb_build_object('big',
             (SELECT pg_catalog.string_agg(pg_catalog.md5(pg_catalog.random()::text), '') FROM pg_catalog.generate_series(1, 300)))
+        WHEN kind > 1000 THEN pg_catalog.jsonb_build_object('fill',
+            (SELECT pg_catalog.string_agg(pg_catalog.md5(pg_catalog.random()::text), '') FROM pg_catalog.generate_series(1, 30)))
         ELSE '{}' END
 $$;
+
+-- the process that evaluates a row, of a parallel query often a worker, and its passes over a table in this transaction
+CREATE FUNCTION process() RETURNS int LANGUAGE internal STABLE STRICT PARALLEL SAFE AS 'pg_backend_pid';
+CREATE FUNCTION passes(oid) RETURNS bigint LANGUAGE internal VOLATILE STRICT PARALLEL SAFE AS 'pg_stat_get_xact_numscans';
 
 -- What an answer must be, given what plain SQL takes from the rows it sees of a key: `rows` from those that answer, `seen`
 -- from all. There can be two: where the row that an older snapshot sees has been deleted since, its transaction may insert the
@@ -58,31 +73,38 @@ SELECT u.n, u.service, u.raw, u.cache_key, u.address,
         WHERE c.service = u.service AND c.cache_key = u.cache_key) AS stored
 FROM universe u;
 
--- enrich_get twice for each key beside plain SQL; rows come one by one, as a cursor fetches them
+-- enrich_get twice for each key beside plain SQL; rows come one by one, as a cursor fetches them. The calls stand in a list
+-- of their own: in VALUES each row begins anew, and nothing is remembered from one to the next. And they stand apart from
+-- plain SQL's subqueries, which no parallel worker may run.
 CREATE VIEW glance AS
-SELECT p.service, p.raw, f.form, f.got, accepted(f.got, f.rows, p.stored) AS want
-FROM plain p CROSS JOIN generate_series(1, 2) again
+SELECT a.service, a.raw, f.form, f.got, accepted(f.got, f.rows, p.stored) AS want, a.asked_by
+FROM (SELECT u.*, enrich_get(u.service, u.raw) AS by_text, enrich_get(u.service, u.address) AS by_address, process() AS asked_by
+    FROM universe u CROSS JOIN generate_series(1, 2) again OFFSET 0) a
+CROSS JOIN LATERAL (SELECT fresh, stored FROM plain WHERE n = a.n OFFSET 0) p
 CROSS JOIN LATERAL (VALUES
-    ('text', enrich_get(p.service, p.raw), p.fresh),
-    ('inet', enrich_get(p.service, p.address), CASE WHEN p.address IS NOT NULL THEN p.fresh END)) AS f (form, got, rows);
+    ('text', a.by_text, p.fresh),
+    ('inet', a.by_address, CASE WHEN a.address IS NOT NULL THEN p.fresh END)) AS f (form, got, rows);
 
 -- every reading function
 CREATE VIEW compared AS
-SELECT g.service, g.raw, g.form, g.got, g.want FROM glance g
+SELECT g.service, g.raw, g.form, g.got, g.want, g.asked_by FROM glance g
 UNION ALL
-SELECT p.service, p.raw, f.form, f.got, accepted(f.got, f.rows, p.stored)
-FROM plain p CROSS JOIN LATERAL enrich_lookup(p.service, p.raw) l
+SELECT a.service, a.raw, f.form, f.got, accepted(f.got, f.rows, p.stored), a.asked_by
+FROM (SELECT u.*, enrich_get(u.service, u.raw, '0') AS at_once, enrich_get(u.service, u.raw, '1 hour') AS late,
+        l.payload, l.state, process() AS asked_by
+    FROM universe u CROSS JOIN LATERAL enrich_lookup(u.service, u.raw) l OFFSET 0) a
+CROSS JOIN LATERAL (SELECT fresh, stale, stored FROM plain WHERE n = a.n OFFSET 0) p
 CROSS JOIN LATERAL (VALUES
-    ('max_stale 0', enrich_get(p.service, p.raw, '0'), p.fresh),
-    ('max_stale 1 hour', enrich_get(p.service, p.raw, '1 hour'), p.stale),
-    ('lookup payload', l.payload, p.stored),
-    ('lookup state', to_jsonb(l.state), CASE
-        WHEN cardinality(p.stored) > 1 THEN ARRAY[to_jsonb(l.state)]
+    ('max_stale 0', a.at_once, p.fresh),
+    ('max_stale 1 hour', a.late, p.stale),
+    ('lookup payload', a.payload, p.stored),
+    ('lookup state', to_jsonb(a.state), CASE
+        WHEN cardinality(p.stored) > 1 THEN ARRAY[to_jsonb(a.state)]
         WHEN p.fresh[1] IS NOT NULL THEN ARRAY[to_jsonb('hit'::text)]
         WHEN p.stored[1] IS NOT NULL THEN ARRAY[to_jsonb('stale'::text)]
-        WHEN l.state NOT IN ('hit', 'stale') THEN ARRAY[to_jsonb(l.state)] END)) AS f (form, got, rows)
+        WHEN a.state NOT IN ('hit', 'stale') THEN ARRAY[to_jsonb(a.state)] END)) AS f (form, got, rows)
 UNION ALL
-SELECT s.service, m.cache_key, 'many', m.got, accepted(m.got, m.rows, m.seen)
+SELECT s.service, m.cache_key, 'many', m.got, accepted(m.got, m.rows, m.seen), process()
 FROM (SELECT u.service, array_agg(u.raw) AS keys FROM universe u GROUP BY u.service) s
 CROSS JOIN LATERAL (
     SELECT cache_key, a.payload AS got, coalesce(b.rows, '{}') AS rows, b.seen
@@ -93,6 +115,38 @@ CROSS JOIN LATERAL (
         WHERE c.service = s.service
           AND c.cache_key IN (SELECT v.cache_key FROM universe v WHERE v.service = s.service)
         GROUP BY c.cache_key) b USING (cache_key)) m;
+
+-- What plain SQL reads of a key, by an index, so that every pass over the whole table is one of ours. `anew` reads all of
+-- the table.
+CREATE FUNCTION kept(service text, cache_key text, OUT fresh jsonb[], OUT stored jsonb[])
+LANGUAGE plpgsql STABLE PARALLEL SAFE SET enable_seqscan = off AS $$
+BEGIN
+    SELECT coalesce(array_agg(c.payload) FILTER (WHERE c.expires_at > now()), '{}'), coalesce(array_agg(c.payload), '{}')
+        INTO fresh, stored
+        FROM enrichment_cache c WHERE c.service = kept.service AND c.cache_key = kept.cache_key;
+END $$;
+
+CREATE FUNCTION kept_anew(service text, cache_key text, OUT fresh jsonb[], OUT stored jsonb[])
+LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
+BEGIN
+    SELECT coalesce(array_agg(c.payload) FILTER (WHERE c.expires_at > now()), '{}'), coalesce(array_agg(c.payload), '{}')
+        INTO fresh, stored
+        FROM enrichment_cache c WHERE c.service || '' = kept_anew.service AND c.cache_key || '' = kept_anew.cache_key;
+END $$;
+
+CREATE VIEW crowded AS
+SELECT p.service, p.raw, f.form, f.got, accepted(f.got, p.fresh, p.stored) AS want, p.asked_by, p.passes
+FROM (SELECT c.*, k.*, enrich_get(c.service, c.raw) AS by_text, enrich_get(c.service, c.address) AS by_address,
+        process() AS asked_by, passes('enrichment_cache'::regclass) AS passes
+    FROM crowd c CROSS JOIN LATERAL kept(c.service, c.cache_key) k OFFSET 0) p
+CROSS JOIN LATERAL (VALUES ('text', p.by_text), ('inet', p.by_address)) AS f (form, got);
+
+-- On a standby an index that was rebuilt on the primary may lack what an older snapshot still sees, and a pass does not.
+CREATE VIEW crowded_there AS
+SELECT c.service, c.raw, c.form, c.got, CASE WHEN c.got IS NOT DISTINCT FROM c.want THEN c.want
+    ELSE (SELECT accepted(c.got, k.fresh, k.stored)
+        FROM kept_anew(c.service, enrich_normalize_key('ip', c.raw)) k) END AS want, c.asked_by, c.passes
+FROM crowded c;
 
 -- functions around a look-up: inlined, not inlined, seeing only what the caller sees, seeing all
 CREATE FUNCTION got_sql(service text, raw text) RETURNS jsonb LANGUAGE sql STABLE PARALLEL SAFE AS
@@ -224,13 +278,16 @@ END $$;
 CREATE TRIGGER note BEFORE INSERT ON noted FOR EACH ROW EXECUTE FUNCTION note();
 
 CREATE VIEW wrapped AS
-SELECT p.service, p.raw, f.form, f.got, accepted(f.got, p.fresh, p.stored) AS want
-FROM plain p CROSS JOIN generate_series(1, 2) again
+SELECT a.service, a.raw, f.form, f.got, accepted(f.got, p.fresh, p.stored) AS want, a.asked_by
+FROM (SELECT u.*, got_sql(u.service, u.raw) AS inlined, got_sql_apart(u.service, u.raw) AS apart,
+        got_stable(u.service, u.raw) AS stable, got_volatile(u.service, u.raw) AS volatile, process() AS asked_by
+    FROM universe u CROSS JOIN generate_series(1, 2) again OFFSET 0) a
+CROSS JOIN LATERAL (SELECT fresh, stored FROM plain WHERE n = a.n OFFSET 0) p
 CROSS JOIN LATERAL (VALUES
-    ('inlined', got_sql(p.service, p.raw)),
-    ('not inlined', got_sql_apart(p.service, p.raw)),
-    ('stable', got_stable(p.service, p.raw)),
-    ('volatile', got_volatile(p.service, p.raw))) AS f (form, got);
+    ('inlined', a.inlined),
+    ('not inlined', a.apart),
+    ('stable', a.stable),
+    ('volatile', a.volatile)) AS f (form, got);
 
 -- Plain SQL with the caller's rights, which finds the relation by its name each time it may have changed.
 CREATE FUNCTION by_name(asked universe, grace interval, OUT got jsonb) LANGUAGE plpgsql STABLE AS $$
@@ -240,7 +297,7 @@ BEGIN
 END $$;
 
 CREATE VIEW by_name AS
-SELECT u.service, u.raw, f.form, f.got, f.want
+SELECT u.service, u.raw, f.form, f.got, f.want, process() AS asked_by
 FROM universe u CROSS JOIN LATERAL enrich_lookup(u.service, u.raw) l
 CROSS JOIN LATERAL (VALUES
     ('text', enrich_get(u.service, u.raw), by_name(u, '0')),

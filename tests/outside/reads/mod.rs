@@ -8,6 +8,8 @@ mod places;
 mod read_only;
 mod rights;
 
+pub use parallel::force_workers;
+
 use crate::support::{create_database, one, run, said};
 use postgres::{Client, Row};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -16,11 +18,39 @@ use testbed::{Cluster, ClusterBuilder};
 /// All of it in one row: how many answers there were, and the differences, a line each.
 const SUMMARY: &str = "SELECT count(got) FILTER (WHERE form <> 'lookup state'), coalesce(string_agg(format('%s: enrich_get(%L, %L) gives %s, plain SQL %s',
         form, service, raw, coalesce(left(got::text, 60), 'NULL'), coalesce(left(want::text, 60), 'NULL')), chr(10))
-    FILTER (WHERE got IS DISTINCT FROM want), '')";
+    FILTER (WHERE got IS DISTINCT FROM want), ''), min(asked_by), max(asked_by)";
 
-/// The differences in what a view of the fixture compares.
+/// The differences in what a view of the fixture compares, and how much of the view's asking was done in which way.
 pub fn comparison(view: &str) -> String {
-    format!("{SUMMARY} FROM {view}")
+    let passes = if view.starts_with("crowded") { "max(passes) - min(passes)" } else { "0::int8" };
+    format!("{SUMMARY}, {passes} FROM {view}")
+}
+
+/// What a comparison saw.
+#[derive(Clone, Copy, Default)]
+pub struct Seen {
+    pub answers: i64,
+    /// Comparisons that parallel workers made.
+    pub by_workers: usize,
+    /// Passes that look-ups made over the whole table.
+    pub passes: i64,
+}
+
+impl Seen {
+    /// What a row of a comparison says, made in the session of process `pid`.
+    pub fn of(row: &Row, pid: i32) -> Seen {
+        let askers: [Option<i32>; 2] = [row.get(2), row.get(3)];
+        let by_workers = usize::from(askers.iter().flatten().any(|asker| *asker != pid));
+        Seen { answers: row.get(0), by_workers, passes: row.get::<_, Option<i64>>(4).unwrap_or(0) }
+    }
+}
+
+impl std::ops::AddAssign for Seen {
+    fn add_assign(&mut self, other: Seen) {
+        self.answers += other.answers;
+        self.by_workers += other.by_workers;
+        self.passes += other.passes;
+    }
 }
 
 /// How many answers a comparison saw; panics when one differs.
@@ -118,6 +148,15 @@ impl Reads {
             "INSERT INTO enrichment_cache (service, cache_key, payload, expires_at)
             SELECT service, cache_key, made(min(n)), now() + interval '1 hour' FROM universe
             WHERE cache_key IS NOT NULL GROUP BY service, cache_key",
+        );
+    }
+
+    /// A fresh answer for every key of the crowd.
+    #[track_caller]
+    pub fn fill_crowd(&self) {
+        self.run(
+            "INSERT INTO enrichment_cache (service, cache_key, payload, expires_at)
+            SELECT service, cache_key, made(n), now() + interval '1 hour' FROM crowd GROUP BY n, service, cache_key",
         );
     }
 

@@ -5,7 +5,14 @@ use crate::support::{one, run, said};
 use postgres::Client;
 
 const FORCED: &str = "SET parallel_setup_cost = 0; SET parallel_tuple_cost = 0; SET min_parallel_table_scan_size = 0;
-    SET max_parallel_workers_per_gather = 2; SET parallel_leader_participation = off";
+    SET min_parallel_index_scan_size = 0; SET max_parallel_workers_per_gather = 2; SET parallel_leader_participation = off";
+
+/// Has every query of a session that may be run by parallel workers run by them.
+pub fn force_workers(client: &mut Client) {
+    let name: String =
+        one(client, "SELECT name FROM pg_settings WHERE name IN ('force_parallel_mode', 'debug_parallel_query')");
+    run(client, &format!("{FORCED}; SET {name} = on"));
+}
 
 /// Events of every key, many of each.
 fn events(name: &str) -> Reads {
@@ -129,20 +136,23 @@ fn parallel_workers_see_what_their_transaction_has_written_and_no_more() {
 #[test]
 fn every_comparison_holds_in_a_forced_worker() {
     let reads = events("parallel_forced");
+    reads.fill_crowd();
     let mut client = reads.client();
+    let pid = super::pid(&mut client);
     let name: String =
         one(&mut client, "SELECT name FROM pg_settings WHERE name IN ('force_parallel_mode', 'debug_parallel_query')");
     run(&mut client, FORCED);
     for mode in ["on", "regress"] {
         run(&mut client, &format!("SET {name} = {mode}"));
-        for view in ["glance", "compared", "wrapped"] {
+        for view in ["glance", "compared", "wrapped", "crowded"] {
             for isolation in ["READ COMMITTED", "SERIALIZABLE"] {
                 run(&mut client, &format!("BEGIN ISOLATION LEVEL {isolation}"));
-                let query = super::comparison(view);
-                if mode == "on" {
-                    assert!(launched(&mut client, &query) > 0);
-                }
-                super::agree_in(&mut client, view);
+                let row = client.query_one(&super::comparison(view), &[]);
+                let row = row.unwrap_or_else(|why| panic!("{view}: {}", said(&why)));
+                let seen = super::Seen::of(&row, pid);
+                assert!(super::agreed(&row) > 100 && seen.by_workers == 1, "{view}, {isolation}, {mode}");
+                let passes = view == "crowded" && isolation == "READ COMMITTED";
+                assert_eq!(seen.passes > 0, passes, "{view}, {isolation}, {mode}");
                 run(&mut client, "COMMIT");
             }
         }
