@@ -21,6 +21,7 @@ fn without_preloading_the_core_works_and_the_rest_says_what_is_missing() {
     health_says_it(&cluster);
     diagnosis_and_explain_say_it(&cluster);
     the_settings_are_there(&cluster);
+    a_memo_and_workers_answer_and_count_nothing(&cluster);
     nothing_runs(&cluster);
 }
 
@@ -103,6 +104,27 @@ fn the_settings_are_there(cluster: &Cluster) {
     assert_eq!(one::<String>(&mut client, sql), "false off");
     support::refused(&mut client, "SET enrichment_cache.allow_private_hosts = on", "55P02", "");
     support::refused(&mut client, "SET enrichment_cache.no_such_setting = 1", "42602", "");
+}
+
+fn a_memo_and_workers_answer_and_count_nothing(cluster: &Cluster) {
+    let mut client = cluster.client("postgres");
+    run(
+        &mut client,
+        "INSERT INTO enrichment_cache (service, cache_key, payload, expires_at)
+            SELECT 'dshield', '9.9.1.' || n, to_jsonb(n), 'infinity' FROM generate_series(0, 99) n;
+        CREATE TABLE events AS SELECT '9.9.1.' || n % 200 AS ip FROM generate_series(1, 20000) n;
+        CREATE FUNCTION process() RETURNS int LANGUAGE internal STABLE STRICT PARALLEL SAFE AS 'pg_backend_pid';
+        ANALYZE events",
+    );
+    let answers =
+        "SELECT count(q.got) || CASE WHEN bool_or(q.asked_by <> pg_backend_pid()) THEN ' by workers' ELSE '' END
+        FROM (SELECT enrich_get('dshield', ip) AS got, process() AS asked_by FROM events OFFSET 0) q";
+    assert_eq!(one::<String>(&mut client, answers), "10000");
+    crate::reads::force_workers(&mut client);
+    assert_eq!(one::<String>(&mut client, answers), "10000 by workers");
+    assert_eq!(one::<i64>(&mut client, "SELECT count(*) FROM enrich_live_lookups()"), 0);
+    assert_eq!(one::<i64>(&mut client, "SELECT sum(cache_hits + cache_misses)::int8 FROM enrichment_stat"), 0);
+    assert_eq!(one::<i64>(&mut client, "SELECT sum(hit_count)::int8 FROM enrichment_cache"), 0);
 }
 
 fn nothing_runs(cluster: &Cluster) {

@@ -107,29 +107,36 @@ fn a_join_of_all_sessions_is_a_hash_join_and_one_of_few_goes_by_the_index() {
     run(
         &mut client,
         "INSERT INTO enrichment_cache (service, cache_key, payload, expires_at)
-            SELECT s, '9.' || n / 200 || '.0.' || n % 200, jsonb_build_object('ip', jsonb_build_object('as', n), 'fill', repeat('x', 500)), now()
-            FROM generate_series(1, 10000) n, (VALUES ('dshield'), ('spur'), ('urlhaus')) v (s);
-        CREATE TABLE sessions AS SELECT n AS id, '9.' || n % 10000 / 200 || '.0.' || n % 200 AS source_ip FROM generate_series(1, 60000) n;
+            SELECT s, CASE s WHEN 'hibp' THEN upper(lpad(to_hex(n), 5, '0')) ELSE '9.' || n / 200 || '.0.' || n % 200 END,
+                jsonb_build_object('ip', jsonb_build_object('as', n), 'fill', repeat('x', 500)), now()
+            FROM generate_series(1, 10000) n, (VALUES ('dshield'), ('spur'), ('urlhaus'), ('virustotal'), ('hibp')) v (s);
+        CREATE TABLE sessions AS SELECT n AS id, '9.' || n % 10000 / 200 || '.0.' || n % 200 AS source_ip,
+            upper(lpad(to_hex(n % 10000), 5, '0')) AS prefix FROM generate_series(1, 60000) n;
         -- as ANALYZE finds where a few addresses have most of a million sessions
-        ALTER TABLE sessions ALTER source_ip SET (n_distinct = 1700);
+        ALTER TABLE sessions ALTER source_ip SET (n_distinct = 1700), ALTER prefix SET (n_distinct = 1700);
         ALTER TABLE sessions ADD PRIMARY KEY (id)",
     );
     run(&mut client, "VACUUM ANALYZE enrichment_cache");
     run(&mut client, "ANALYZE sessions; SET work_mem = '256MB'; SET max_parallel_workers_per_gather = 0");
-    for kind in ["JOIN", "LEFT JOIN"] {
-        let join =
-            format!("SELECT s.id, d.asn FROM sessions s {kind} enrichment_dshield d ON d.cache_key = s.source_ip");
-        let plan = plan(&mut client, &join);
-        assert!(plan.contains("Hash Cond") && !plan.contains("Memoize"), "{plan}");
-    }
-    // few sessions go by the index
-    for few in ["s.id = 17", "s.id <= 50"] {
-        let plan = plan(
-            &mut client,
-            &format!("SELECT d.asn FROM sessions s JOIN enrichment_dshield d ON d.cache_key = s.source_ip WHERE {few}"),
-        );
-        assert!(plan.contains("Index Scan using enrichment_cache_service_key"), "{plan}");
-        assert!(!plan.contains("Seq Scan on enrichment_cache"), "{plan}");
+    for (view, column, on) in [
+        ("dshield", "asn", "v.cache_key = s.source_ip"),
+        ("spur", "asn", "v.cache_key = s.source_ip"),
+        ("urlhaus", "url_count", "v.cache_key = s.source_ip"),
+        ("virustotal", "malicious", "v.cache_key = s.source_ip"),
+        ("hibp", "suffixes", "v.prefix = s.prefix"),
+    ] {
+        for kind in ["JOIN", "LEFT JOIN"] {
+            let join = format!("SELECT s.id, v.{column} FROM sessions s {kind} enrichment_{view} v ON {on}");
+            let plan = plan(&mut client, &join);
+            assert!(plan.contains("Hash Cond") && !plan.contains("Memoize"), "{plan}");
+        }
+        // few sessions go by the index
+        for few in ["s.id = 17", "s.id <= 50"] {
+            let join = format!("SELECT v.{column} FROM sessions s JOIN enrichment_{view} v ON {on} WHERE {few}");
+            let plan = plan(&mut client, &join);
+            assert!(plan.contains("Index Scan using enrichment_cache_service_key"), "{plan}");
+            assert!(!plan.contains("Seq Scan on enrichment_cache"), "{plan}");
+        }
     }
     // the condition that keeps Memoize out changes hardly any estimate of rows
     let rows = |client: &mut Client, from: &str| -> f64 {
