@@ -317,7 +317,7 @@ CREATE VIEW @extschema@.enrichment_worker AS
 SELECT w.pid, w.database, w.state, w.in_flight, w.last_error FROM @extschema@.enrich_worker_states() AS w;
 
 CREATE VIEW @extschema@.enrichment_stat AS
-SELECT coalesce(s.name, d.service) AS service,
+SELECT coalesce(s.name, d.service, l.service) AS service,
     coalesce(d.cache_hits, 0::bigint) + coalesce(l.cache_hits, 0::bigint) AS cache_hits,
     coalesce(d.cache_misses, 0::bigint) + coalesce(l.cache_misses, 0::bigint) AS cache_misses,
     coalesce(d.cache_stores, 0::bigint) AS cache_stores,
@@ -347,8 +347,8 @@ FULL JOIN (
         pg_catalog.max(t.max_api_latency_ms) AS max_api_latency_ms
     FROM @extschema@.enrichment_cache_stats t GROUP BY t.service) d ON d.service = s.name
 -- what shared memory holds beside it
-LEFT JOIN @extschema@.enrich_live_lookups() l ON l.service = coalesce(s.name, d.service)
+FULL JOIN @extschema@.enrich_live_lookups() l ON l.service = coalesce(s.name, d.service)
 LEFT JOIN LATERAL (
     SELECT t.total_entries, t.expired_entries FROM @extschema@.enrichment_cache_stats t
-    WHERE t.service = coalesce(s.name, d.service) AND t.total_entries IS NOT NULL
+    WHERE t.service = coalesce(s.name, d.service, l.service) AND t.total_entries IS NOT NULL
     ORDER BY t.day DESC LIMIT 1) n ON true;

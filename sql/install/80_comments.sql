@@ -316,7 +316,8 @@ COMMENT ON COLUMN @extschema@.enrichment_quota_status.pause_reason IS 'The pause
 
 COMMENT ON VIEW @extschema@.enrichment_stat IS
     'Totals per service over all days of enrichment_cache_stats.';
-COMMENT ON COLUMN @extschema@.enrichment_stat.service IS 'The service.';
+COMMENT ON COLUMN @extschema@.enrichment_stat.service IS
+    'The service. (other services): those that were first looked up when 1,024 pairs of database and service were counted already. (other databases): databases that found no place at all.';
 COMMENT ON COLUMN @extschema@.enrichment_stat.cache_hits IS 'Reads that found a fresh answer.';
 COMMENT ON COLUMN @extschema@.enrichment_stat.cache_misses IS 'Reads that did not.';
 COMMENT ON COLUMN @extschema@.enrichment_stat.cache_stores IS 'Answers stored.';

@@ -117,6 +117,33 @@ fn when_too_many_rows_are_looked_up_at_once_touches_are_dropped_and_counted_but_
     base.wait_for::<bool>(&format!("SELECT ({HITS_OF_ROWS}) BETWEEN 8192 AND 2 * 8192"), true);
 }
 
+/// 1,024 pairs of database and service are counted apart; services that come later have one place for their database.
+#[test]
+fn with_more_services_than_are_counted_apart_no_look_up_is_lost_or_counted_for_another_database() {
+    let first = base("many_services", 1);
+    let second = Base::in_cluster(&first.cluster, "many_services_too", &["--limits", "none"]);
+    first.run(
+        "INSERT INTO enrichment_service (name, key_kind, url, enabled)
+            SELECT 'many_' || n, 'ip', 'https://many.example/{key}', false FROM generate_series(1, 1100) n",
+    );
+    first.run("SELECT enrich_get('many_' || n, '8.8.8.8') FROM generate_series(1, 1100) n");
+    second.run("SELECT enrich_get('dshield', '8.8.8.8') FROM generate_series(1, 7)");
+    let counted = |base: &Base, from: &str| {
+        base.one::<String>(&format!(
+            "SELECT coalesce(sum(cache_misses) FILTER (WHERE service <> '(other services)'), 0) || ' apart, '
+                || coalesce(sum(cache_misses) FILTER (WHERE service = '(other services)'), 0) || ' together' FROM {from}"
+        ))
+    };
+    for from in ["enrichment_stat", "enrichment_cache_stats"] {
+        assert_eq!(counted(&first, from), "1024 apart, 76 together", "{from}");
+        assert_eq!(counted(&second, from), "0 apart, 7 together", "{from}");
+        fold(&first);
+        fold(&second);
+    }
+    assert_eq!(counted(&first, "enrichment_stat"), "1024 apart, 76 together");
+    assert_eq!(first.one::<i64>("SELECT count(*) FROM enrich_live_lookups() WHERE cache_misses > 0"), 0);
+}
+
 #[test]
 fn a_restart_of_the_server_loses_no_count() {
     let base = base("restarted", 50);

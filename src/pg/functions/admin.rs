@@ -85,7 +85,7 @@ fn enrich_live_lookups() -> TableIterator<
         name!(disk_hits, i64),
     ),
 > {
-    let rows = tally::unfolded().into_iter();
+    let rows = tally::unfolded().into_iter().chain(tally::of_other_databases());
     TableIterator::new(
         rows.map(|one| (one.service, one.hits as i64, one.misses as i64, one.dropped as i64, one.files as i64)),
     )

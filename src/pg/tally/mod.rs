@@ -1,9 +1,10 @@
 //! Counting look-ups without writing: hits and misses per service, and which rows were touched, in shared memory.
 //!
 //! Contract: a counter belongs to a database and a service; its place is taken under the lock of `shmem` and then only
-//! added to. Hits and misses are never dropped; touched rows are, and counted, when the ring of their database is full or
-//! the database has none because no worker serves it. The worker alone says what it has written to its tables
-//! (`Folded`). When the library was not preloaded there is no memory, and nothing is counted.
+//! added to. Where there is none left, a database counts the services that come later together, in one place of its own.
+//! Hits and misses are never dropped; touched rows are, and counted, when the ring of their database is full or the database
+//! has none because no worker serves it. The worker alone says what it has written to its tables (`folded`). When the library
+//! was not preloaded there is no memory, and nothing is counted.
 
 mod ring;
 
@@ -17,8 +18,15 @@ use shmem::Text;
 use std::cell::RefCell;
 use std::sync::atomic::{AtomicPtr, AtomicU32, AtomicU64, Ordering::*};
 
-/// Most pairs of database and service that are counted apart; more are counted together, without a name.
+/// Most pairs of database and service that are counted apart.
 const COUNTERS: usize = 1024;
+/// Places behind these, one for each of so many databases, for its services that found none.
+const OTHERS: usize = 4 * shmem::DATABASES;
+/// The last place of all, for databases that found not even such a one. Nobody writes it down: it could be anybody's.
+const REST: usize = COUNTERS + OTHERS;
+/// What those are called; no service can be.
+const OTHER_SERVICES: &str = "(other services)";
+const OTHER_DATABASES: &str = "(other databases)";
 /// Most databases whose touched rows are remembered.
 const RINGS: usize = 32;
 /// Look-ups that a call site keeps to itself before it adds them.
@@ -26,9 +34,7 @@ const UNADDED: u32 = 1024;
 
 #[repr(C)]
 struct Area {
-    /// For pairs that found no place.
-    rest: Place,
-    places: [Place; COUNTERS],
+    places: [Place; REST + 1],
     rings: [Ring; RINGS],
 }
 
@@ -137,7 +143,7 @@ impl Counter {
 
     fn add(&mut self) {
         if let (Some(at), Some(area)) = (self.place, area()) {
-            let place = area.places.get(at).unwrap_or(&area.rest);
+            let place = &area.places[at];
             // sessions that count at the same time hand this line to each other: no more often than there is something to add
             if self.hits > 0 {
                 place.hits.fetch_add(self.hits.into(), Relaxed);
@@ -159,7 +165,7 @@ impl Drop for Counter {
     }
 }
 
-/// The place of a service of this database, taken if it has none; `COUNTERS` when there is no room.
+/// The place of a service of this database, taken if it has none.
 fn place_of(service: &str) -> usize {
     let known = KNOWN.with(|known| known.borrow().iter().find(|(name, _)| **name == *service).map(|(_, at)| *at));
     known.unwrap_or_else(|| {
@@ -170,28 +176,30 @@ fn place_of(service: &str) -> usize {
 }
 
 fn take_place(service: &str) -> usize {
-    let Some(area) = area() else { return COUNTERS };
-    let database = wake::my_database();
-    let search = || {
-        let ours = |place: &Place| place.database.load(Acquire) == database && name(place) == service;
-        let free = |place: &Place| place.database.load(Acquire) == 0;
-        area.places.iter().position(ours).ok_or_else(|| area.places.iter().position(free))
-    };
-    let taken = shmem::write(|_| match search() {
-        Ok(at) => at,
-        Err(None) => COUNTERS,
-        Err(Some(at)) => {
-            let place = &area.places[at];
-            for counter in [&place.hits, &place.misses, &place.dropped, &place.files].into_iter().chain(&place.folded) {
-                counter.store(0, Relaxed);
-            }
-            // SAFETY: nobody reads the name of a place without a database, and the lock keeps other writers out.
-            unsafe { *place.name.get() = Text::new(service) };
-            place.database.store(database, Release);
-            at
-        }
+    let Some(area) = area() else { return REST };
+    let taken = shmem::write(|_| {
+        let own = place_among(area, 0..COUNTERS, service);
+        own.or_else(|| place_among(area, COUNTERS..REST, OTHER_SERVICES))
     });
-    taken.unwrap_or(COUNTERS)
+    taken.flatten().unwrap_or(REST)
+}
+
+/// The place of this name among some, or a free one, which becomes it. The caller holds the lock of `shmem`.
+fn place_among(area: &Area, some: std::ops::Range<usize>, service: &str) -> Option<usize> {
+    let database = wake::my_database();
+    let ours = |at: &usize| area.places[*at].database.load(Acquire) == database && name(&area.places[*at]) == service;
+    let free = |at: &usize| area.places[*at].database.load(Acquire) == 0;
+    some.clone().find(ours).or_else(|| {
+        let at = some.clone().find(free)?;
+        let place = &area.places[at];
+        for counter in [&place.hits, &place.misses, &place.dropped, &place.files].into_iter().chain(&place.folded) {
+            counter.store(0, Relaxed);
+        }
+        // SAFETY: nobody reads the name of a place without a database, and the lock keeps other writers out.
+        unsafe { *place.name.get() = Text::new(service) };
+        place.database.store(database, Release);
+        Some(at)
+    })
 }
 
 fn name(place: &Place) -> &str {
@@ -212,7 +220,7 @@ pub fn touch(row: i64, block: u32, hits: u32) {
         // once on the way up: the worker empties it before it is full
         Some(waiting) if waiting as usize == ring::CELLS / 2 => wake::worker(),
         Some(_) => (),
-        None => drop_one(area, database),
+        None => drop_some(area, 1),
     }
 }
 
@@ -228,9 +236,10 @@ fn ring_of(area: &Area, database: u32) -> Option<&Ring> {
 }
 
 /// Dropped touches are counted where the database's first counter is: they say nothing of a service.
-fn drop_one(area: &Area, database: u32) {
+fn drop_some(area: &Area, rows: u64) {
+    let database = wake::my_database();
     let place = area.places.iter().find(|place| place.database.load(Relaxed) == database);
-    place.unwrap_or(&area.rest).dropped.fetch_add(1, Relaxed);
+    place.unwrap_or(&area.places[REST]).dropped.fetch_add(rows, Relaxed);
 }
 
 /// Look-ups of a service that are not in the tables yet.
@@ -243,23 +252,35 @@ pub struct Unfolded {
     at: usize,
 }
 
-/// What was counted in this database since the worker last wrote it down.
+impl Unfolded {
+    fn is_any(&self) -> bool {
+        self.hits + self.misses + self.dropped > 0
+    }
+}
+
+/// What was counted in this database since the worker last wrote it down; nothing of services for which that is nothing.
 pub fn unfolded() -> Vec<Unfolded> {
     let Some(area) = area() else { return Vec::new() };
     let database = wake::my_database();
     let ours = area.places.iter().enumerate().filter(|(_, place)| place.database.load(Acquire) == database);
-    ours.map(|(at, place)| {
-        let since = |counter: &AtomicU64, folded: &AtomicU64| counter.load(Relaxed) - folded.load(Relaxed);
-        Unfolded {
-            service: name(place).to_string(),
-            hits: since(&place.hits, &place.folded[0]),
-            misses: since(&place.misses, &place.folded[1]),
-            dropped: since(&place.dropped, &place.folded[2]),
-            files: since(&place.files, &place.folded[3]),
-            at,
-        }
-    })
-    .collect()
+    ours.map(|(at, place)| unfolded_of(place, at, name(place))).filter(Unfolded::is_any).collect()
+}
+
+/// What is counted together for databases that found no place, this one among them or not; nothing as a rule.
+pub fn of_other_databases() -> Option<Unfolded> {
+    Some(unfolded_of(&area()?.places[REST], REST, OTHER_DATABASES)).filter(Unfolded::is_any)
+}
+
+fn unfolded_of(place: &Place, at: usize, name: &str) -> Unfolded {
+    let since = |counter: &AtomicU64, folded: &AtomicU64| counter.load(Relaxed) - folded.load(Relaxed);
+    Unfolded {
+        service: name.to_string(),
+        hits: since(&place.hits, &place.folded[0]),
+        misses: since(&place.misses, &place.folded[1]),
+        dropped: since(&place.dropped, &place.folded[2]),
+        files: since(&place.files, &place.folded[3]),
+        at,
+    }
 }
 
 /// The worker has written these.
@@ -301,9 +322,7 @@ pub fn touched(most: usize) -> Vec<Touch> {
 /// Touched rows that the worker could not write down.
 pub fn dropped(rows: u64) {
     if let Some(area) = area() {
-        let database = wake::my_database();
-        let place = area.places.iter().find(|place| place.database.load(Relaxed) == database);
-        place.unwrap_or(&area.rest).dropped.fetch_add(rows, Relaxed);
+        drop_some(area, rows);
     }
 }
 

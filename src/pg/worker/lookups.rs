@@ -114,8 +114,7 @@ impl Lookups {
 }
 
 fn write_counters() -> Result<(), Error> {
-    let mut counted = tally::unfolded();
-    counted.retain(|one| one.hits + one.misses + one.dropped > 0);
+    let counted = tally::unfolded();
     if counted.is_empty() {
         return Ok(());
     }
