@@ -106,8 +106,10 @@ fn with_all<T>(look: impl FnOnce(&BTreeMap<String, Arc<Service>>) -> T) -> Resul
         forget();
     }
     crate::pg::store::schema()?;
-    if SERVICES.with(|services| services.borrow().is_some()) {
-        return Ok(SERVICES.with(|services| look(services.borrow().as_ref().unwrap_or(&BTreeMap::new()))));
+    let known = SERVICES.with(|services| services.borrow().is_some());
+    if known {
+        static NONE: BTreeMap<String, Arc<Service>> = BTreeMap::new();
+        return Ok(SERVICES.with(|services| look(services.borrow().as_ref().unwrap_or(&NONE))));
     }
     let (mut services, mut orphaned, mut attached) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
     let each = |row: &Row| {
@@ -152,11 +154,14 @@ pub fn all() -> Result<BTreeMap<String, Arc<Service>>, Error> {
     with_all(Clone::clone)
 }
 
-/// The service of this name.
+/// The service of this name, as others have committed it by now: within a transaction a session hears of that only where it
+/// takes a new lock, and a look-up often takes none.
 ///
 /// # Errors
 /// `UnknownService` with the names there are.
 pub fn service(name: &str) -> Result<Arc<Service>, Error> {
+    // SAFETY: as at any lock; the callbacks of this library set flags. Without news it is the look at one flag.
+    unsafe { pg_sys::AcceptInvalidationMessages() };
     with_all(|all| all.get(name).cloned().ok_or_else(|| unknown(name, all)))?
 }
 

@@ -6,6 +6,7 @@ mod nested;
 mod parallel;
 mod places;
 mod read_only;
+mod registry;
 mod rights;
 
 pub use parallel::force_workers;
