@@ -48,6 +48,105 @@ mod tests {
     }
 
     #[pg_test]
+    fn get_a_month_of_max_stale_is_thirty_days_by_sql_as_well() {
+        // a calendar year has five days more than twelve such months
+        stored("9.1.0.13", "now() - interval '360 days' + interval '1 hour'", "0");
+        stored("9.1.0.14", "now() - interval '362 days'", "0");
+        for way in ["DISABLE", "ENABLE"] {
+            run(&format!("ALTER TABLE enrichment_cache {way} ROW LEVEL SECURITY"));
+            holds("enrich_get('dshield', '9.1.0.13', '12 months') IS NOT NULL");
+            holds("enrich_get('dshield', '9.1.0.14', '12 months') IS NULL");
+            holds("enrich_get('dshield', '9.1.0.14', '12 months 3 days') IS NOT NULL");
+        }
+    }
+
+    #[pg_test]
+    fn get_with_max_stale_goes_to_the_index_once_whatever_it_finds() {
+        stored("9.1.0.15", "now()", "1 day");
+        stored("9.1.0.16", "now() - interval '2 days'", "1 day");
+        let probes = "SELECT pg_stat_get_xact_numscans('enrichment_cache_service_key'::regclass)";
+        for (key, what) in [("9.1.0.15", "fresh"), ("9.1.0.16", "expired"), ("9.1.0.17", "missing")] {
+            let before = count(probes);
+            run(&format!("SELECT enrich_get('dshield', '{key}', '7 days')"));
+            assert_eq!(count(probes) - before, 1, "{what}");
+        }
+    }
+
+    #[pg_test]
+    fn get_of_an_address_is_get_of_its_text_for_every_kind_of_key() {
+        run("INSERT INTO enrichment_service (name, key_kind, url)
+            SELECT 'of_' || kind, kind, 'https://example.net/{key}'
+            FROM unnest('{ip,file_hash,file_hash_or_ip,network_indicator,hash_prefix,host,text}'::text[]) kind");
+        run("CREATE TEMP TABLE address AS SELECT a::inet AS address FROM unnest(
+            '{9.1.1.1,9.1.1.1/32,9.1.1.1/31,9.0.0.0/8,0.0.0.0/0,::ffff:9.1.1.1,::ffff:9.1.1.1/128,::ffff:9.1.1.1/96,::9.1.1.1,
+              2606:4700::11,2606:4700::11/128,2606:4700::/32,::1,::,255.255.255.255,fe80::1}'::text[]) a");
+        run("INSERT INTO enrichment_cache (service, cache_key, payload, expires_at)
+            SELECT s.name, k.key, to_jsonb(s.name || k.key), now() + interval '1 day'
+            FROM enrichment_service s, LATERAL (SELECT DISTINCT enrich_normalize_key('ip', a.address::text) AS key FROM address a) k
+            WHERE starts_with(s.name, 'of_') AND s.key_kind IN ('ip', 'file_hash_or_ip', 'network_indicator', 'text') AND k.key IS NOT NULL");
+        let asked = "SELECT count(*) FILTER (WHERE q.got IS NOT NULL) AS found, count(*) FILTER (WHERE q.got IS DISTINCT FROM q.want) AS wrong
+            FROM (SELECT enrich_get(s.name, a.address) AS got,
+                    CASE WHEN masklen(a.address) = CASE family(a.address) WHEN 4 THEN 32 ELSE 128 END
+                        THEN enrich_get(s.name, enrich_normalize_key('ip', a.address::text)) END AS want
+                FROM enrichment_service s, address a, generate_series(1, 2) WHERE starts_with(s.name, 'of_')) q";
+        // eleven single addresses of sixteen, of four kinds of seven
+        assert_eq!(count(&format!("SELECT found FROM ({asked}) a")), 2 * 11 * 4);
+        assert_eq!(count(&format!("SELECT wrong FROM ({asked}) a")), 0);
+    }
+
+    #[pg_test]
+    fn get_is_not_null_reads_nothing_that_is_stored_out_of_line() {
+        run("INSERT INTO enrichment_cache (service, cache_key, payload, expires_at)
+            SELECT 'dshield', '9.1.2.' || k, jsonb_build_object('big',
+                (SELECT string_agg(md5((k * 1000 + i)::text), '') FROM generate_series(1, 1000) i)), now() + interval '1 day'
+            FROM generate_series(1, 9) k");
+        let read = "SELECT pg_stat_get_xact_numscans(i.indexrelid) FROM pg_class c JOIN pg_index i ON i.indrelid = c.reltoastrelid
+            WHERE c.oid = 'enrichment_cache'::regclass";
+        // each key twice: looked up, and remembered
+        let keys = "FROM generate_series(1, 9) k, generate_series(1, 2)";
+        let before = count(read);
+        for key in ["'9.1.2.' || k", "('9.1.2.' || k)::inet", "'9.1.2.' || k, '1 day'"] {
+            let found = format!("SELECT count(*) {keys} WHERE enrich_get('dshield', {key}) IS NOT NULL");
+            assert_eq!(count(&found), 18, "{key}");
+        }
+        assert_eq!(count(read), before);
+        assert_eq!(count(&format!("SELECT count(enrich_get('dshield', '9.1.2.' || k) -> 'big') {keys}")), 18);
+        assert!(count(read) > before);
+    }
+
+    #[pg_test]
+    fn get_costs_what_makes_the_planner_ask_it_last_and_share_it_out() {
+        let costs = "SELECT proname || ' ' || procost FROM pg_proc WHERE proname IN ('enrich_get', 'enrich_get_text', 'enrich_lookup',
+            'enrich_get_many') ORDER BY 1";
+        let expected = [
+            "enrich_get 100",
+            "enrich_get 100",
+            "enrich_get 100",
+            "enrich_get_many 1000",
+            "enrich_get_text 100",
+            "enrich_lookup 200",
+        ];
+        assert_eq!(list(costs), expected);
+        run("CREATE TABLE visits AS SELECT n, '9.1.' || n % 200 || '.' || n % 100 AS ip, ('9.1.0.' || n % 100)::inet AS address,
+            repeat('x', 60) AS more FROM generate_series(1, 100000) n");
+        run("ANALYZE visits");
+        run("CREATE FUNCTION pg_temp.plan(query text) RETURNS text LANGUAGE plpgsql AS $$ DECLARE line text; whole text := ''; BEGIN
+            FOR line IN EXECUTE 'EXPLAIN ' || query LOOP whole := whole || line || chr(10); END LOOP; RETURN whole; END $$");
+        let plan = |query: &str| text(&format!("SELECT pg_temp.plan($query${query}$query$)"));
+        for key in ["ip", "address", "ip, '1 day'"] {
+            let call = format!("enrich_get('dshield', {key})");
+            let filter =
+                plan(&format!("SELECT n FROM visits WHERE {call} IS NOT NULL AND n % 7 = 0 AND more LIKE 'y%'"));
+            let condition = filter.lines().find(|line| line.contains("Filter:")).unwrap_or_default();
+            let at = |what: &str| condition.find(what).unwrap_or_else(|| panic!("no {what} in {filter}"));
+            assert!(at("enrich_get") > at("% 7") && at("enrich_get") > at("~~"), "{condition}");
+            // by the settings a server comes with
+            let shared = plan(&format!("SELECT count({call}) FROM visits"));
+            assert!(shared.contains("Workers Planned") && shared.contains("Partial Aggregate"), "{shared}");
+        }
+    }
+
+    #[pg_test]
     fn get_what_expires_at_this_moment_is_expired() {
         stored("9.1.0.4", "now()", "0");
         stored("9.1.0.5", "now()", "1 microsecond");

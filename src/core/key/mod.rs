@@ -188,6 +188,17 @@ pub fn normalise_address(ip: IpAddr) -> Key {
     Key { text: ip.to_canonical().to_string(), form: KeyForm::Ip }
 }
 
+/// The normal form of an address as a key of a kind, `None` when no address is one there: what [`normal_form`] makes of its
+/// text, written once and not read again.
+pub fn normal_form_of_address(kind: KeyKind, ip: IpAddr) -> Option<String> {
+    match kind {
+        KeyKind::Ip | KeyKind::FileHashOrIp | KeyKind::NetworkIndicator | KeyKind::Text => {
+            Some(normalise_address(ip).text)
+        }
+        KeyKind::FileHash | KeyKind::HashPrefix | KeyKind::Host => None,
+    }
+}
+
 fn indicator(text: &str) -> Result<Key, KeyProblem> {
     if text.len() == 64 && is_hex(text) {
         return file_hash(text);

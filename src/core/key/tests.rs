@@ -227,9 +227,14 @@ proptest! {
     }
 
     #[test]
-    fn an_address_and_its_text_give_the_same_key(bits in any::<u128>(), v4 in any::<u32>()) {
-        for ip in [IpAddr::from(Ipv6Addr::from_bits(bits)), Ipv4Addr::from_bits(v4).into()] {
-            prop_assert_eq!(Ok(normalise_address(ip)), normalise(KeyKind::Ip, &ip.to_string()));
+    fn an_address_and_its_text_give_the_same_key(kind in kinds(), bits in any::<u128>(), v4 in any::<u32>()) {
+        let (v6, v4) = (Ipv6Addr::from_bits(bits), Ipv4Addr::from_bits(v4));
+        #[allow(deprecated)] // "compatible" ones are no IPv4 addresses, and begin as the mapped ones do
+        for ip in [v6.into(), v4.into(), v4.to_ipv6_mapped().into(), v4.to_ipv6_compatible().into()] {
+            let key = normalise_address(ip);
+            prop_assert_eq!(Ok(&key), normalise(KeyKind::Ip, &IpAddr::to_string(&ip)).as_ref());
+            let by_text = normalise(kind, &key.text).ok().map(|key| key.text);
+            prop_assert_eq!(normal_form_of_address(kind, ip), by_text);
         }
     }
 }

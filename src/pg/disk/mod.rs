@@ -14,14 +14,14 @@ use crate::core::json_text::Safe;
 use crate::core::service::Service;
 use crate::core::Micros;
 use crate::io::disk::{look, Lying};
-use crate::pg::convert::{clock, to_timestamp, transaction_start};
+use crate::pg::convert::{clock, transaction_start};
 use crate::pg::gucs::DiskMode;
-use crate::pg::probe::{answer, target};
+use crate::pg::probe::target;
 use crate::pg::ranges::{self, Kept};
 use crate::pg::store::migration::orphans;
 use crate::pg::store::{cache::Entry, files, registry};
 use crate::pg::{encoding, gucs, wake};
-use pgrx::datum::{Interval, IntoDatum};
+use pgrx::datum::IntoDatum;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 pub use shared::{init, take_told, tell, troubles, write_trouble, writing_again, Side};
@@ -34,21 +34,11 @@ use std::path::Path;
 ///
 /// # Errors
 /// What asking for the table's rights raises.
-pub fn instead(
-    service: &Service,
-    key: &str,
-    known: Option<&Entry>,
-    grace: Option<Interval>,
-) -> Result<Option<Lying>, Error> {
+pub fn instead(service: &Service, key: &str, known: Option<&Entry>, grace: Micros) -> Result<Option<Lying>, Error> {
     if known.is_some_and(|entry| entry.fresh(transaction_start())) {
         return Ok(None);
     }
-    let usable = |lying: &Lying| {
-        lying.expires_at > transaction_start()
-            || grace.is_some()
-                && to_timestamp(lying.expires_at).into_datum().is_some_and(|at| answer::is_fresh(at, grace))
-    };
-    newest(service, key, known, usable)
+    newest(service, key, known, |lying| lying.expires_at.saturating_add(grace) > transaction_start())
 }
 
 /// The same, however long ago it expired.

@@ -3,6 +3,7 @@
 use crate::core::error::Error;
 use crate::core::key;
 use crate::core::service::Service;
+use crate::core::Micros;
 use crate::pg::convert::{positive_length, Host, RawJsonb};
 use crate::pg::disk;
 use crate::pg::encoding::{RawText, Utf8};
@@ -23,20 +24,20 @@ fn enrich_get(service: &str, key: Utf8, fcinfo: pg_sys::FunctionCallInfo) -> Ans
     Ok(site::get(fcinfo, service, site::Given::Text(&key))?.map(RawJsonb))
 }
 
-/// The same for a column of type inet, without a way over text. A network has no answer of its own.
+/// The same for a column of type inet: no text is parsed, and none is made for an address that is remembered. A network has no
+/// answer of its own.
 #[pg_extern(stable, strict, parallel_safe, cost = 100, name = "enrich_get")]
 fn enrich_get_inet(service: &str, key: Host, fcinfo: pg_sys::FunctionCallInfo) -> Answer<Option<RawJsonb>> {
     Ok(site::get(fcinfo, service, site::Given::Host(key))?.map(RawJsonb))
 }
 
-/// The payload of a key if it is fresh or expired by no more than `max_stale`.
+/// The payload of a key if it is fresh or expired by no more than `max_stale`, in which a month is 30 days and a day 24 hours.
 ///
 /// # Errors
 /// 42704 for an unknown service, 22023 for a negative interval.
 #[pg_extern(stable, strict, parallel_safe, cost = 100, name = "enrich_get")]
 fn enrich_get_stale(service: &str, key: Utf8, max_stale: Interval) -> Answer<Option<RawJsonb>> {
-    positive_length(&max_stale)?;
-    Ok(once(service, &key, Some(max_stale))?.map(RawJsonb))
+    Ok(once(service, &key, positive_length(&max_stale)?)?.map(RawJsonb))
 }
 
 /// The fresh payloads among many keys, in key order; keys without one give no row.
@@ -66,7 +67,7 @@ fn with_files(service: &Service, keys: &[&str], rows: Rows) -> Result<(), Error>
     for key in keys {
         pgrx::check_for_interrupts!();
         let mut once = answer::Once { counter: Counter::of(&service.name) };
-        if let Some(payload) = answer::fresh(service, key, &mut once, None)? {
+        if let Some(payload) = answer::fresh(service, key, &mut once, 0)? {
             many::put(rows, key, payload);
         }
     }
@@ -79,10 +80,10 @@ fn with_files(service: &Service, keys: &[&str], rows: Rows) -> Result<(), Error>
 /// 42704 for an unknown service.
 #[pg_extern(stable, strict, parallel_safe, cost = 100)]
 fn enrich_get_text(service: &str, key: Utf8) -> Answer<Option<RawText>> {
-    Ok(once(service, &key, None)?.and_then(RawText::of_jsonb))
+    Ok(once(service, &key, 0)?.and_then(RawText::of_jsonb))
 }
 
-fn once(service: &str, key: &str, grace: Option<Interval>) -> Result<Option<pg_sys::Datum>, Error> {
+fn once(service: &str, key: &str, grace: Micros) -> Result<Option<pg_sys::Datum>, Error> {
     let service = registry::service(service)?;
     let Ok(key) = key::normalise(service.key_kind, key) else { return Ok(None) };
     answer::fresh(&service, &key.text, &mut answer::Once { counter: Counter::of(&service.name) }, grace)

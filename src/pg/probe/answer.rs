@@ -5,11 +5,12 @@ use super::scan::Found;
 use super::target::Column;
 use crate::core::error::Error;
 use crate::core::service::Service;
+use crate::core::Micros;
 use crate::pg::convert::RawJsonb;
 use crate::pg::store::cache;
 use crate::pg::tally;
 use crate::pg::{disk, lone, ranges};
-use pgrx::datum::{Interval, IntoDatum};
+use pgrx::datum::Interval;
 use pgrx::pg_sys;
 
 /// Who receives the answer: it counts it, and keeps or copies the bytes.
@@ -54,34 +55,36 @@ pub fn fresh(
     service: &Service,
     key: &str,
     taker: &mut impl Taker,
-    grace: Option<Interval>,
+    grace: Micros,
 ) -> Result<Option<pg_sys::Datum>, Error> {
+    if !disk::may_answer(&service.name) {
+        return of_table(service, key, taker, grace);
+    }
+    // a fresh answer of the table, then one of the files, then an expired one of the table
     let (mut answer, mut missed) = (None, false);
-    let found = super::find(&service.name, key, |row| match fresh_row(row, None) {
+    let found = super::find(&service.name, key, |row| match fresh_row(row, 0) {
         Some(row) => answer = taken(row, taker),
         None => missed = true,
     })?;
     if found.is_some() && !missed {
         return Ok(answer);
     }
-    if disk::may_answer(&service.name) {
-        let known = super::entry::entry(&service.name, key)?;
-        if let Some(lying) = disk::instead(service, key, known.as_ref(), grace)? {
-            return Ok(taker.file(disk::payload(&lying)));
-        }
+    let known = super::entry::entry(&service.name, key)?;
+    if let Some(lying) = disk::instead(service, key, known.as_ref(), grace)? {
+        return Ok(taker.file(disk::payload(&lying)));
     }
-    if found.is_some() && grace.is_none() {
+    if found.is_some() && grace == 0 {
         return Ok(taker.take(None, None, false));
     }
-    expired_too(service, key, taker, grace)
+    of_table(service, key, taker, grace)
 }
 
-/// The same without files: an answer that expired by no more than `grace`, or the one that SQL gives.
-fn expired_too(
+/// The same without files.
+fn of_table(
     service: &Service,
     key: &str,
     taker: &mut impl Taker,
-    grace: Option<Interval>,
+    grace: Micros,
 ) -> Result<Option<pg_sys::Datum>, Error> {
     let mut answer = None;
     let found = super::find(&service.name, key, |row| {
@@ -91,14 +94,14 @@ fn expired_too(
         }
     })?;
     if found.is_none() {
-        let payload = cache::fresh_payload_by_sql(&service.name, key, grace.unwrap_or(Interval::from_micros(0)))?;
+        let payload = cache::fresh_payload_by_sql(&service.name, key, Interval::from_micros(grace))?;
         taker.pass(payload.is_some());
         answer = payload.map(|RawJsonb(payload)| payload);
     }
     Ok(answer)
 }
 
-fn fresh_row<'a>(row: Option<&'a Found<'a>>, grace: Option<Interval>) -> Option<&'a Found<'a>> {
+fn fresh_row<'a>(row: Option<&'a Found<'a>>, grace: Micros) -> Option<&'a Found<'a>> {
     row.filter(|row| row.datum(Column::ExpiresAt).is_some_and(|at| is_fresh(at, grace)))
 }
 
@@ -127,22 +130,11 @@ pub fn place_of(row: &Found) -> Row {
     Row { id: row.datum(Column::Id).map_or(0, |id| id.value() as i64), block: row.block() }
 }
 
-/// Whether a moment lies after the start of this transaction, or came before it by no more than `grace`.
-pub fn is_fresh(expires_at: pg_sys::Datum, grace: Option<Interval>) -> bool {
-    // SAFETY: PostgreSQL's own addition, which knows months and the session's time zone.
-    unsafe {
-        let until = match grace {
-            None => expires_at,
-            Some(grace) => {
-                let sum = pgrx::direct_function_call_as_datum(
-                    pg_sys::timestamptz_pl_interval,
-                    &[Some(expires_at), grace.into_datum()],
-                );
-                sum.unwrap_or(expires_at)
-            }
-        };
-        until.value() as i64 > lone::transaction_start()
-    }
+/// Whether a moment lies after the start of this transaction, or came before it by less than `grace`.
+pub fn is_fresh(expires_at: pg_sys::Datum, grace: Micros) -> bool {
+    let expires_at = expires_at.value() as i64;
+    // -infinity is the least number, and stays in the past
+    expires_at != i64::MIN && expires_at.saturating_add(grace) > lone::transaction_start()
 }
 
 /// A varlena as it lies there, also when it is a pointer to what was moved out of line: nothing is unpacked here.

@@ -71,7 +71,7 @@ unsafe fn take(
     counter: &mut Counter,
     caller: pg_sys::MemoryContext,
 ) -> Option<(pg_sys::Datum, pg_sys::Datum)> {
-    if !row.datum(Column::ExpiresAt).is_some_and(|at| is_fresh(at, None)) {
+    if !row.datum(Column::ExpiresAt).is_some_and(|at| is_fresh(at, 0)) {
         counter.count(false);
         return None;
     }

@@ -85,7 +85,7 @@ fn find<T>(service: &str, key: &str, read: impl FnOnce(Option<&Found>) -> T) -> 
         }
         let mut value = None;
         let taken = |row: Option<&Found>| value = read.take().map(|read| read(row));
-        let found = if scan::is_open() || once::is_made() {
+        let found = if scan::is_open() || once::is_made() || !once::takes(service, key) {
             scan::find(&target, changes, service, key, taken)
         } else {
             once::find(&target, changes, service, key, taken)

@@ -4,10 +4,12 @@
 //! Contract: all that is opened belongs to the query's own resource owner and memory, as what its executor opens does, so
 //! that an error leaves it to the server to clean up.
 
-use super::scan::{put_text, Found};
+use super::scan::Found;
 use super::target::{self, Target};
+use crate::core::key::MAX_KEY;
 use crate::pg::lone::{self, Lone};
 use pgrx::pg_sys;
+use std::mem::MaybeUninit;
 
 unsafe extern "C-unwind" {
     // The server's own functions, called in two groups behind one guard each.
@@ -82,6 +84,35 @@ struct Open {
     found: bool,
 }
 
+/// Bytes of the longest key or name with its header, in words: PostgreSQL wants them aligned.
+const WORDS: usize = (MAX_KEY + pg_sys::VARHDRSZ).div_ceil(4);
+
+/// A value of type text on the stack.
+struct Text(MaybeUninit<[u32; WORDS]>);
+
+impl Text {
+    const EMPTY: Text = Text(MaybeUninit::uninit());
+
+    /// The value; `None` for what is longer than any key.
+    fn put(&mut self, value: &str) -> Option<pg_sys::Datum> {
+        if value.len() > MAX_KEY {
+            return None;
+        }
+        // SAFETY: there is room for the header and so many bytes.
+        unsafe {
+            let start = self.0.as_mut_ptr().cast::<pg_sys::varlena>();
+            pgrx::set_varsize_4b(start, (value.len() + pg_sys::VARHDRSZ) as i32);
+            core::ptr::copy_nonoverlapping(value.as_ptr(), start.cast::<u8>().add(pg_sys::VARHDRSZ), value.len());
+            Some(pg_sys::Datum::from(start))
+        }
+    }
+}
+
+/// Whether service and key are of a length that [`find`] takes; all are that have passed their checks.
+pub fn takes(service: &str, key: &str) -> bool {
+    service.len() <= MAX_KEY && key.len() <= MAX_KEY
+}
+
 /// Looks one row up under the active snapshot and hands it to `read`; `None` when the table or its index changed just
 /// now, so that both are to be looked for again.
 pub fn find<T>(
@@ -91,8 +122,8 @@ pub fn find<T>(
     key: &str,
     read: impl FnOnce(Option<&Found>) -> T,
 ) -> Option<T> {
-    let (mut of_service, mut of_key) = (Vec::new(), Vec::new());
-    let arguments = [put_text(&mut of_service, service), put_text(&mut of_key, key)];
+    let (mut of_service, mut of_key) = (Text::EMPTY, Text::EMPTY);
+    let arguments = [of_service.put(service)?, of_key.put(key)?];
     // SAFETY: the texts live until the scan is closed. The frames inside the guards own nothing.
     let open = unsafe { pg_sys::ffi::pg_guard_ffi_boundary(|| open(target, changes, arguments)) }?;
     MADE.set(true);

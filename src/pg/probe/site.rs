@@ -161,10 +161,7 @@ impl Given<'_> {
     fn normal(&self, service: &Service) -> Option<Cow<'_, str>> {
         match self {
             Given::Text(text) => key::normal_form(service.key_kind, text),
-            Given::Host(host) => {
-                let address = key::normalise_address(host.address()?).text;
-                key::normalise(service.key_kind, &address).ok().map(|key| Cow::Owned(key.text))
-            }
+            Given::Host(host) => key::normal_form_of_address(service.key_kind, host.address()?).map(Cow::Owned),
         }
     }
 }
@@ -175,11 +172,13 @@ impl Given<'_> {
 /// # Errors
 /// `UnknownService`, `NotInstalled`, or what the look-up raises.
 pub fn get(fcinfo: pg_sys::FunctionCallInfo, service: &str, key: Given) -> Result<Option<pg_sys::Datum>, Error> {
-    let Some((site, stamp)) = site_of(fcinfo) else {
-        let Known { service, counter, .. } = Known::new(service)?;
+    let Some((site, snapshot)) = site_of(fcinfo) else {
+        let service = registry::service(service)?;
         let Some(key) = key.normal(&service) else { return Ok(None) };
-        return answer::fresh(&service, &key, &mut answer::Once { counter }, None);
+        let counter = tally::Counter::of(&service.name);
+        return answer::fresh(&service, &key, &mut answer::Once { counter }, 0);
     };
+    let stamp = Stamp::of(snapshot);
     if site.stamp != stamp {
         site.forget();
         site.stamp = stamp;
@@ -220,7 +219,7 @@ pub fn get(fcinfo: pg_sys::FunctionCallInfo, service: &str, key: Given) -> Resul
     }
     let at = (site.last as u32, key.bytes());
     let mut keep = Keep { memo: &mut site.memo, counter: &mut known.counter, at, limit };
-    answer::fresh(&known.service, &normal, &mut keep, None)
+    answer::fresh(&known.service, &normal, &mut keep, 0)
 }
 
 /// Brings all rows of a service into the memo, as far as there is room.
@@ -230,7 +229,7 @@ fn bring_all_in(memo: &mut Memo, at: u32, service: &Service, limit: usize) -> Re
         if row.datum(Column::Ranges).is_some() {
             return false;
         }
-        let fresh = row.datum(Column::ExpiresAt).is_some_and(|at| answer::is_fresh(at, None));
+        let fresh = row.datum(Column::ExpiresAt).is_some_and(|at| answer::is_fresh(at, 0));
         if !fresh {
             return true;
         }
@@ -312,9 +311,9 @@ impl Site {
     }
 }
 
-/// The site of this call, from its second call on, and what is true now.
-fn site_of<'a>(fcinfo: pg_sys::FunctionCallInfo) -> Option<(&'a mut Site, Stamp)> {
-    let stamp = Stamp::of(lone::active_snapshot()?);
+/// The site of this call, from its second call on, and the snapshot that it sees by.
+fn site_of<'a>(fcinfo: pg_sys::FunctionCallInfo) -> Option<(&'a mut Site, pg_sys::Snapshot)> {
+    let snapshot = lone::active_snapshot()?;
     // SAFETY: PostgreSQL leaves `fn_extra` to the function; what is in it is nothing, the mark, or a site that lives as
     // long as the context it was made in.
     unsafe {
@@ -329,7 +328,7 @@ fn site_of<'a>(fcinfo: pg_sys::FunctionCallInfo) -> Option<(&'a mut Site, Stamp)
             return None;
         }
         if extra != mark {
-            return Some((&mut *extra.cast::<Site>(), stamp));
+            return Some((&mut *extra.cast::<Site>(), snapshot));
         }
         let memory = pg_sys::AllocSetContextCreateInternal(
             (*info).fn_mcxt,
@@ -339,7 +338,7 @@ fn site_of<'a>(fcinfo: pg_sys::FunctionCallInfo) -> Option<(&'a mut Site, Stamp)
             8 * 1024 * 1024,
         );
         let site = Box::into_raw(Box::new(Site {
-            stamp,
+            stamp: Stamp::of(snapshot),
             memo: Memo::new(memory),
             services: Vec::new(),
             last: 0,
@@ -350,7 +349,7 @@ fn site_of<'a>(fcinfo: pg_sys::FunctionCallInfo) -> Option<(&'a mut Site, Stamp)
         pg_sys::MemoryContextRegisterResetCallback(memory, &raw mut (*site).callback);
         SITES.with(|sites| sites.borrow_mut().push(site));
         (*info).fn_extra = site.cast();
-        Some((&mut *site, stamp))
+        Some((&mut *site, snapshot))
     }
 }
 
