@@ -129,7 +129,7 @@ fn crowd(dice: &mut Dice) -> String {
     let part = format!("cache_key IN (SELECT cache_key FROM crowd WHERE n % 7 = {})", dice.below(7));
     match dice.below(6) {
         0 => format!("DELETE FROM enrichment_cache WHERE service = 'dshield' AND {part}"),
-        1 => format!(
+        1 | 2 => format!(
             "UPDATE enrichment_cache SET expires_at = {} WHERE service = 'dshield' AND {part}",
             dice.pick(&EXPIRY)
         ),
@@ -151,6 +151,9 @@ pub fn crowd_again(dice: &mut Dice) -> String {
 
 /// A statement that may run in a transaction or alone.
 pub fn statement(dice: &mut Dice) -> String {
+    if dice.percent(10) {
+        return crowd(dice);
+    }
     match dice.below(100) {
         0..16 => store(dice),
         16..26 => store_many(dice),
@@ -170,7 +173,6 @@ pub fn statement(dice: &mut Dice) -> String {
             WHERE cache_key IS NOT NULL GROUP BY service, cache_key ON CONFLICT DO NOTHING"
             .to_string(),
         88..90 => "UPDATE enrichment_service SET max_bytes = max_bytes + 1 WHERE name = 'dshield'".to_string(),
-        90..96 => crowd(dice),
         _ => format!("SELECT wander({}, {})", seed(dice), 2 + dice.below(5)),
     }
 }
