@@ -21,7 +21,6 @@ use crate::pg::ranges::{self, Kept};
 use crate::pg::store::migration::orphans;
 use crate::pg::store::{cache::Entry, files, registry};
 use crate::pg::{encoding, gucs, wake};
-use pgrx::datum::IntoDatum;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 pub use shared::{init, take_told, tell, troubles, write_trouble, writing_again, Side};
