@@ -94,7 +94,7 @@ pub fn call(service: &Service, called: &Called) -> Vec<Step> {
         "egress",
         &[Egress],
         format!("{host} may be called"),
-        "Use an https url of a public host, or set enrichment_cache.allow_private_hosts for a provider of your own network.",
+        "Use an https url of a public host, or set enrichment_cache.allow_private_hosts for a provider of your own network, which may speak plain http.",
     )];
     let resolved = match called.through_proxy {
         true => "the proxy resolves names".to_owned(),

@@ -73,7 +73,7 @@ impl Client {
 
     fn call(&self, request: &Request, timeout_ms: u32, max_bytes: u64) -> Result<Answer, Refused> {
         let uri: Uri = request.url.parse().map_err(|_| broken("the url of the request is not valid"))?;
-        egress::check(&uri, self.config.allow_private_hosts)?;
+        egress::check(&uri, self.config.allow_private_hosts, self.proxy.is_some())?;
         let host = uri.host().unwrap_or_default().to_owned();
         if self.roots.is_empty() && uri.scheme_str() == Some("https") {
             let message = "this system has no certificate authorities; name a CA file".to_owned();

@@ -12,7 +12,7 @@ use ureq::{Proxy, ProxyProtocol};
 pub struct ClientConfig {
     /// Sent with every request whose service gives no `User-Agent` of its own; printable ASCII.
     pub user_agent: String,
-    /// Lifts the egress guard: plain http, and addresses that are not globally reachable.
+    /// Lifts the egress guard for addresses that are not globally reachable, to which plain http may be spoken too.
     pub allow_private_hosts: bool,
     /// PEM file of the certificate authorities to trust in place of the system's.
     pub ca_file: Option<PathBuf>,

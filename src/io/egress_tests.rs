@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use ureq::unversioned::transport::{ConnectionDetails, Connector, Transport};
 
 fn refusal(url: &str, allow_private: bool) -> Option<String> {
-    check(&url.parse().unwrap(), allow_private).err().map(|refused| refused.message)
+    check(&url.parse().unwrap(), allow_private, false).err().map(|refused| refused.message)
 }
 
 fn guard() -> Guard {
@@ -17,9 +17,10 @@ fn guard() -> Guard {
 fn only_https_to_public_hosts_passes_unless_private_hosts_are_allowed() {
     for url in ["https://api.example.com/v3", "https://8.8.8.8/", "https://[2606:4700::1111]:8443/x"] {
         assert_eq!(refusal(url, false), None, "{url}");
+        assert_eq!(refusal(url, true), None, "{url}");
     }
     for url in [
-        "http://api.example.com/",
+        "http://10.1.2.3:8080/",
         "https://127.0.0.1/",
         "https://10.1.2.3:8443/",
         "https://169.254.169.254/latest/meta-data",
@@ -38,6 +39,68 @@ fn only_https_to_public_hosts_passes_unless_private_hosts_are_allowed() {
     for url in ["ftp://api.example.com/", "/relative", "https://user:pw@api.example.com/"] {
         assert!(refusal(url, true).is_some(), "{url}");
     }
+}
+
+#[test]
+fn plain_http_is_for_allowed_private_hosts_and_nobody_else() {
+    let direct = |url: &str| refusal(url, true);
+    let proxied = |url: &str| check(&url.parse().unwrap(), true, true).err().map(|refused| refused.message);
+    for url in
+        ["http://10.1.2.3:8080/x", "http://127.0.0.1/", "http://[fd00::1]/", "http://localhost:1/", "http://router/"]
+    {
+        assert_eq!((direct(url), proxied(url)), (None, None), "{url}");
+        assert!(refusal(url, false).is_some(), "{url}");
+    }
+    for url in ["http://8.8.8.8/x?key=hunter2", "http://[2606:4700::1111]:8080/", "http://134744072/"] {
+        for said in [direct(url), proxied(url)] {
+            let said = said.unwrap_or_else(|| panic!("{url} passes"));
+            assert!(said.ends_with("is no private host, and plain http is allowed to private hosts only"), "{said}");
+            assert!(!said.contains("hunter2"), "{said}");
+        }
+    }
+    // where a name leads is known when it is resolved, and through a proxy never
+    let url = "http://api.example.com/";
+    assert_eq!(direct(url), None);
+    assert!(proxied(url).is_some() && refusal(url, false).is_some());
+}
+
+#[test]
+fn a_name_is_spoken_to_in_the_clear_at_its_private_addresses_only() {
+    let open = Guard { allow_private: true, ..guard() };
+    let addresses = |list: &[&str]| list.iter().map(|a| a.parse().unwrap()).collect::<Vec<SocketAddr>>();
+    let mixed = addresses(&["8.8.8.8:80", "10.0.0.1:80", "[2606:4700::1111]:80", "[::1]:80"]);
+    let kept = open.keep_private("mixed.example", &mixed).unwrap();
+    assert_eq!(&kept[..], &[mixed[1], mixed[3]]);
+    let Err(ureq::Error::Other(error)) = open.keep_private("public.example", &addresses(&["8.8.8.8:80"])) else {
+        panic!("the address was let through");
+    };
+    let refused = error.downcast::<Refused>().unwrap();
+    assert_eq!(refused.kind, TransportKind::Egress);
+    assert!(refused.message.starts_with("public.example (8.8.8.8) is no private host"), "{refused}");
+}
+
+/// What is connected to when a name resolves to this, with private hosts allowed.
+fn connected_to(url: &str, proxy: Option<&str>, answer: Vec<SocketAddr>) -> Vec<Vec<SocketAddr>> {
+    let connected = Arc::new(Mutex::new(Vec::new()));
+    let proxy = proxy.map(|proxy| ureq::Proxy::new(proxy).unwrap());
+    let guard = Guard {
+        allow_private: true,
+        proxy: proxy.as_ref().and_then(|proxy| proxy.uri().authority().cloned()),
+        system: Fickle { answers: vec![answer], asked: Arc::default() },
+    };
+    let config = ureq::Agent::config_builder().proxy(proxy).build();
+    let agent = ureq::Agent::with_parts(config, Noting(connected.clone()), guard);
+    assert!(agent.get(url).call().is_err());
+    let connected = connected.lock().unwrap().clone();
+    connected
+}
+
+#[test]
+fn the_scheme_decides_which_addresses_of_a_name_are_connected_to() {
+    let mixed: Vec<SocketAddr> = ["10.0.0.1:80", "8.8.8.8:80"].map(|a| a.parse().unwrap()).into();
+    assert_eq!(connected_to("http://mixed.example/", None, mixed.clone()), [mixed[..1].to_vec()]);
+    assert_eq!(connected_to("https://mixed.example/", None, mixed.clone()), [mixed.clone()]);
+    assert_eq!(connected_to("http://public.example/", None, mixed[1..].to_vec()), [[]; 0]);
 }
 
 #[test]
@@ -112,7 +175,7 @@ fn no_form_of_an_address_of_the_inside_is_let_through() {
     ] {
         let url = format!("https://{host}/latest/meta-data");
         let Ok(uri) = url.parse::<Uri>() else { continue };
-        let message = check(&uri, false).expect_err(host).message;
+        let message = check(&uri, false, false).expect_err(host).message;
         assert!(message.ends_with("and private hosts are not allowed"), "{host}: {message}");
         if let Some(address) = literal(&uri) {
             assert!(guard().keep_reachable("inside.example", &[address]).is_err(), "{host} as an answer of DNS");

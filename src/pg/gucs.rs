@@ -66,7 +66,7 @@ pub fn init(preloading: bool) {
     text(c"enrichment_cache.contact", c"Contact address sent to providers that ask for one (DShield); DSHIELD_EMAIL of the server's environment otherwise.", &CONTACT, GucFlags::empty());
     GucRegistry::define_bool_guc(
         c"enrichment_cache.allow_private_hosts",
-        c"Whether providers may be reached over plain http and at private addresses.",
+        c"Whether providers may be reached at private addresses, there over plain http too.",
         c"For an on-premises provider or a test; off keeps the server from being used to reach its own network.",
         &ALLOW_PRIVATE_HOSTS,
         sighup,
