@@ -21,6 +21,18 @@ VALUES
         "outcomes": [
           {
             "status": [
+              429
+            ],
+            "path": "error.code",
+            "equals": [
+              "QuotaExceededError"
+            ],
+            "outcome": "rate_limited",
+            "used_up": true,
+            "because": "a quota is used up"
+          },
+          {
+            "status": [
               404
             ],
             "path": "error.code",
@@ -62,6 +74,7 @@ VALUES
           "data.attributes"
         ],
         "limited_pause_seconds": 60,
+        "used_up_pause_seconds": 300,
         "usage": {
           "url": "https://www.virustotal.com/api/v3/users/{account}/overall_quotas",
           "body": [

@@ -85,7 +85,7 @@ COMMENT ON COLUMN @extschema@.enrichment_lane.service IS 'The service.';
 COMMENT ON COLUMN @extschema@.enrichment_lane.paused_until IS 'Nothing is asked before. NULL or past: it is not paused.';
 COMMENT ON COLUMN @extschema@.enrichment_lane.cause IS 'Kind of the pause in one word, such as unauthorized. NULL: no pause.';
 COMMENT ON COLUMN @extschema@.enrichment_lane.reason IS 'The same in words, without secrets. NULL: no pause.';
-COMMENT ON COLUMN @extschema@.enrichment_lane.failures IS 'Failures in a row; 0 after a success.';
+COMMENT ON COLUMN @extschema@.enrichment_lane.failures IS 'Pauses of this cause in a row (of a refused secret: refusals); 0 after a success.';
 COMMENT ON COLUMN @extschema@.enrichment_lane.changed_at IS 'When this row last changed.';
 
 COMMENT ON TABLE @extschema@.enrichment_source IS

@@ -1,6 +1,7 @@
 //! Limits mean waiting: they hold against the provider's own, across restarts, and delay nobody else.
 
 mod failover;
+mod pauses;
 mod reported;
 mod shared;
 mod simulated;

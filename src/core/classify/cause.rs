@@ -123,7 +123,7 @@ mod tests {
     fn each_outcome_is_counted_under_what_brought_it() {
         let invalid = Outcome::Invalid { message: String::new() };
         let refused = Outcome::Unauthorized { message: String::new() };
-        let limited = |used_up| Outcome::RateLimited { pause_micros: 1, used_up };
+        let limited = |used_up| Outcome::RateLimited { pause_micros: 1, used_up, asked: false };
         for (status, body, outcome, word) in [
             (404, "{}", &Outcome::NotFound, "http_4xx"),
             (200, "{}", &Outcome::NotFound, "http_2xx"),
@@ -148,7 +148,7 @@ mod tests {
     fn only_what_would_befall_every_key_speaks_against_the_provider() {
         let invalid = || Outcome::Invalid { message: String::new() };
         let refused = Outcome::Unauthorized { message: String::new() };
-        let limited = Outcome::RateLimited { pause_micros: 1, used_up: false };
+        let limited = Outcome::RateLimited { pause_micros: 1, used_up: false, asked: true };
         for (outcome, cause, health) in [
             (Outcome::NotFound, Cause::Status(404), Health::Works),
             (error(false), Cause::Status(422), Health::Works),

@@ -16,9 +16,9 @@ use super::json_text::{make_safe, Safe, Unsafe};
 use super::limiter::{read_reports, Report};
 use super::redact::{mask_tokens, message_safe, shorten};
 use super::service::{ResponseFormat, Service};
-use super::Micros;
+use super::{Micros, SECOND};
 pub use cause::{Cause, Health};
-pub use pause::limited_pause;
+pub use pause::retry_after;
 
 /// The longest text of a provider in a message, in characters.
 const MAX_SAID: usize = 120;
@@ -119,8 +119,8 @@ pub enum Outcome {
     Unchanged,
     /// Asked, and the provider knows nothing.
     NotFound,
-    /// A wait, not a failed attempt. `used_up`: a balance, not a short window.
-    RateLimited { pause_micros: Micros, used_up: bool },
+    /// A wait, not a failed attempt. `used_up`: a balance, not a short window; `asked`: the provider named the time.
+    RateLimited { pause_micros: Micros, used_up: bool, asked: bool },
     /// The configuration is wrong: the next key would be refused too.
     Unauthorized { message: String },
     /// An answer that cannot be parsed or trusted.
@@ -215,7 +215,7 @@ fn by_status(
     let status = answer.status;
     let message = |words: &str| message(words, status, document);
     Some(match status {
-        429 => Outcome::RateLimited { pause_micros: pause(service, answer, false, now), used_up: false },
+        429 => limited(service, answer, false, now),
         304 => Outcome::Invalid { message: message("\"not modified\" to a question without a condition") },
         300..=399 => Outcome::Error { message: message("a redirect, which is not followed"), retry: false },
         // also a 401, 403 or 404 that a proxy or a challenge in front of the provider wrote
@@ -235,10 +235,12 @@ fn passes(status: u16) -> bool {
     matches!(status, 407 | 408 | 425 | 500..=599)
 }
 
-fn pause(service: &Service, answer: &Answer, used_up: bool, now: Micros) -> Micros {
+fn limited(service: &Service, answer: &Answer, used_up: bool, now: Micros) -> Outcome {
     let rules = &service.rules;
     let default = if used_up { rules.used_up_pause_seconds } else { rules.limited_pause_seconds };
-    limited_pause(answer.retry_after.as_deref(), now, default)
+    let asked = answer.retry_after.as_deref().and_then(|text| retry_after(text, now));
+    let pause_micros = asked.unwrap_or(Micros::from(default.max(1)) * SECOND);
+    Outcome::RateLimited { pause_micros, used_up, asked: asked.is_some() }
 }
 
 /// A success must have what the service's rules require.

@@ -1,4 +1,4 @@
-//! How long to wait after "too many requests".
+//! How long a provider asks to be left alone.
 
 use std::time::UNIX_EPOCH;
 
@@ -7,14 +7,12 @@ use crate::core::{Micros, SECOND};
 /// The longest pause that a provider can ask for, in seconds.
 const MAX_SECONDS: i64 = 86_400;
 
-/// The pause in microseconds, from the header `Retry-After` (RFC 9110, section 10.2.3: seconds, or a date) or, where it
-/// is absent or unreadable, `default_seconds`. At least a second; one that the header asks for at most a day.
-pub fn limited_pause(retry_after: Option<&str>, now: Micros, default_seconds: u32) -> Micros {
-    let asked = retry_after.map(str::trim).and_then(|text| seconds(text).or_else(|| until(text, now)));
-    match asked {
-        Some(pause) => pause.clamp(SECOND, MAX_SECONDS * SECOND),
-        None => i64::from(default_seconds.max(1)) * SECOND,
-    }
+/// The wait in microseconds that the header `Retry-After` asks for (RFC 9110, section 10.2.3: seconds, or a date): at least
+/// a second, at most a day. `None`: it cannot be read.
+pub fn retry_after(header: &str, now: Micros) -> Option<Micros> {
+    let text = header.trim();
+    let asked = seconds(text).or_else(|| until(text, now))?;
+    Some(asked.clamp(SECOND, MAX_SECONDS * SECOND))
 }
 
 /// Seconds, whole as the RFC has them or with a fraction, as some servers send.
@@ -43,33 +41,31 @@ mod tests {
     #[test]
     fn retry_after_is_seconds_or_a_date_or_nothing() {
         for (header, seconds) in [
-            (Some("120"), 120),
-            (Some(" 7 "), 7),
-            (Some("1.5"), 2),
-            (Some("0"), 1),
-            (Some("99999999999999999999999"), 86_400),
-            (Some("Sun, 06 Nov 1994 08:50:37 GMT"), 60),
-            (Some("Sunday, 06-Nov-94 08:50:37 GMT"), 60),
-            (Some("Sun Nov  6 08:50:37 1994"), 60),
-            (Some("Sun, 06 Nov 1994 08:00:00 GMT"), 1),
-            (Some("Sun, 06 Nov 2044 08:00:00 GMT"), 86_400),
-            (Some("-5"), 300),
-            (Some("soon"), 300),
-            (Some("1e3"), 300),
-            (Some(""), 300),
-            (None, 300),
+            ("120", Some(120)),
+            (" 7 ", Some(7)),
+            ("1.5", Some(2)),
+            ("0", Some(1)),
+            ("99999999999999999999999", Some(86_400)),
+            ("Sun, 06 Nov 1994 08:50:37 GMT", Some(60)),
+            ("Sunday, 06-Nov-94 08:50:37 GMT", Some(60)),
+            ("Sun Nov  6 08:50:37 1994", Some(60)),
+            ("Sun, 06 Nov 1994 08:00:00 GMT", Some(1)),
+            ("Sun, 06 Nov 2044 08:00:00 GMT", Some(86_400)),
+            ("-5", None),
+            ("soon", None),
+            ("1e3", None),
+            ("", None),
         ] {
-            let pause = limited_pause(header, NOW, 300);
-            assert_eq!((pause + SECOND - 1) / SECOND, seconds, "{header:?}");
+            let wait = retry_after(header, NOW);
+            assert_eq!(wait.map(|wait| (wait + SECOND - 1) / SECOND), seconds, "{header:?}");
         }
-        assert_eq!(limited_pause(None, NOW, 0), SECOND);
     }
 
     proptest! {
         #[test]
         fn no_header_makes_it_panic_or_leave_its_bounds(header in any::<String>(), now in any::<i64>()) {
-            let pause = limited_pause(Some(&header), now, 60);
-            prop_assert!((SECOND..=86_400 * SECOND).contains(&pause));
+            let wait = retry_after(&header, now).unwrap_or(SECOND);
+            prop_assert!((SECOND..=86_400 * SECOND).contains(&wait));
         }
     }
 }

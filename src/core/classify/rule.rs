@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{message, passes, pause, Answer, Outcome};
+use super::{limited, message, passes, Answer, Outcome};
 use crate::core::json_path::Document;
 use crate::core::rules::{Rule, RuleOutcome};
 use crate::core::service::Service;
@@ -57,10 +57,7 @@ pub(super) fn outcome(
     Some(match rule.outcome {
         RuleOutcome::Success => return None,
         RuleOutcome::NotFound => Outcome::NotFound,
-        RuleOutcome::RateLimited => {
-            let used_up = rule.used_up.unwrap_or(false);
-            Outcome::RateLimited { pause_micros: pause(service, answer, used_up, now), used_up }
-        }
+        RuleOutcome::RateLimited => limited(service, answer, rule.used_up.unwrap_or(false), now),
         RuleOutcome::Unauthorized => {
             Outcome::Unauthorized { message: because("the provider does not accept the credential") }
         }

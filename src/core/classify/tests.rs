@@ -54,8 +54,9 @@ fn answer(status: u16, body: &str, retry_after: Option<&str>) -> Answer {
 /// An outcome in short: its status, with what matters of the rest.
 fn short(outcome: &Outcome) -> String {
     match outcome {
-        Outcome::RateLimited { pause_micros, used_up } => {
-            format!("rate_limited {}{}", pause_micros / SECOND, if *used_up { " used_up" } else { "" })
+        Outcome::RateLimited { pause_micros, used_up, asked } => {
+            let (used_up, asked) = (if *used_up { " used_up" } else { "" }, if *asked { " asked" } else { "" });
+            format!("rate_limited {}{used_up}{asked}", pause_micros / SECOND)
         }
         Outcome::Error { retry, .. } => format!("error {}", if *retry { "retry" } else { "final" }),
         other => other.status().to_owned(),
@@ -91,7 +92,7 @@ fn virustotal_is_judged_by_status_and_error_code() {
         (401, r#"{"error":{"code":"UserNotActiveError"}}"#, "unauthorized"),
         (403, r#"{"error":{"code":"ForbiddenError"}}"#, "unauthorized"),
         (403, PAGE, "error retry"),
-        (429, r#"{"error":{"code":"QuotaExceededError","message":"Quota exceeded"}}"#, "rate_limited 60"),
+        (429, r#"{"error":{"code":"QuotaExceededError","message":"Quota exceeded"}}"#, "rate_limited 300 used_up"),
         (429, r#"{"error":{"code":"TooManyRequestsError"}}"#, "rate_limited 60"),
         (429, "<title>429</title>429 Too Many Requests", "rate_limited 60"),
         (400, r#"{"error":{"code":"BadRequestError"}}"#, "error final"),
@@ -287,7 +288,7 @@ fn a_rule_can_make_a_404_with_a_body_a_success_and_compare_numbers_by_value() {
 
 #[test]
 fn retry_after_is_honoured_by_rules_and_by_default() {
-    for (name, expected) in [("virustotal", "rate_limited 7"), ("spur", "rate_limited 7 used_up")] {
+    for (name, expected) in [("virustotal", "rate_limited 7 asked"), ("spur", "rate_limited 7 used_up asked")] {
         assert_eq!(short(&judge(&builtin(name), &answer(429, "", Some("7")), NOW)), expected);
     }
 }

@@ -147,6 +147,26 @@ pub fn count_entries() -> Result<u64, Error> {
     spi::run(&COUNT_ENTRIES, &[], Mode::Write, |_| {})
 }
 
+static END_USED_UP: Statement = Statement {
+    sql: "UPDATE @extschema@.enrichment_lane SET paused_until = pg_catalog.now(), changed_at = pg_catalog.now()
+        WHERE service = $1 AND cause = 'used_up' AND paused_until > pg_catalog.now()",
+    args: &[TEXTOID],
+};
+
+static DUE_AGAIN: Statement = Statement {
+    sql: "UPDATE @extschema@.enrichment_queue SET next_attempt_at = pg_catalog.now()
+        WHERE service = $1 AND state = 'waiting' AND last_outcome = 'rate_limited' AND next_attempt_at > pg_catalog.now()",
+    args: &[TEXTOID],
+};
+
+/// Ends a pause for a used-up balance. Its cause stays known, so that one call finds out whether more is to be had.
+pub fn end_used_up(service: &str) -> Result<(), Error> {
+    if spi::run(&END_USED_UP, &[Arg::of(service)], Mode::Write, |_| {})? > 0 {
+        spi::run(&DUE_AGAIN, &[Arg::of(service)], Mode::Write, |_| {})?;
+    }
+    Ok(())
+}
+
 static FORGET_WANT_OF_SECRET: Statement = Statement {
     sql: "UPDATE @extschema@.enrichment_lane SET
             paused_until = CASE cause WHEN 'unauthorized' THEN pg_catalog.now() END,

@@ -18,6 +18,7 @@ use crate::pg::{convert, disk};
 use std::collections::{BTreeMap, HashSet};
 
 const MAX_BATCH: usize = 200;
+const ONE_BY_ONE: &str = "a batch of answers could not be stored together and is stored one by one";
 
 /// After so many answers that a lock kept out, the others of the batch are held untried: each try takes its time.
 const LOCKED_OUT: usize = 3;
@@ -58,7 +59,7 @@ pub fn settle(done: Vec<Done>, lanes: &mut Lanes, held: &mut Held) -> bool {
     for done in done {
         lanes.take_reports(&done);
         if done.usage {
-            usage::note(&done);
+            usage::note(&done, lanes.limited_until(&done.service.name));
             continue;
         }
         let attempts = lanes.finished(&done.service.name, done.id);
@@ -74,24 +75,27 @@ pub fn settle(done: Vec<Done>, lanes: &mut Lanes, held: &mut Held) -> bool {
     for (service, mut answers) in by_service {
         while !answers.is_empty() {
             let rest = answers.split_off(answers.len().min(MAX_BATCH));
-            settle_batch(&service, answers, held);
+            settle_batch(&service, answers, lanes, held);
             answers = rest;
         }
     }
     true
 }
 
-fn settle_batch(service: &str, batch: Vec<Settled>, held: &mut Held) {
+fn settle_batch(service: &str, batch: Vec<Settled>, lanes: &mut Lanes, held: &mut Held) {
     let mut stored = Vec::with_capacity(batch.len());
     let mut again = HashSet::new();
     match xact::run_briefly(c"enrichment_cache: storing answers", || store(service, &batch)) {
         Ok(outcome) => {
             outcome.standing.tell(service);
+            lanes.limit(service, outcome.standing.limited_until());
             again = outcome.again;
             stored = batch;
         }
         Err(error) => {
-            said::event(service, &format!("a batch of answers is stored one by one: {error}"));
+            // not the error itself: it may hold what a trigger of the user's says, and be another one each time
+            said::event(service, ONE_BY_ONE);
+            pgrx::debug1!("enrichment_cache: {service}: {ONE_BY_ONE}: {error}");
             let mut locked_out = 0;
             for answer in batch {
                 if locked_out < LOCKED_OUT && one_by_one(service, &answer, &mut again) {

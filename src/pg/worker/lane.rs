@@ -1,7 +1,7 @@
 //! One lane: what its service may be asked now, and the claims for it.
 
 use super::ledgers::budget_of;
-use super::standing::UNAUTHORIZED;
+use super::standing::{self, UNAUTHORIZED};
 use super::{adopt, credentials, usage};
 use crate::core::breaker::{Breaker, State};
 use crate::core::error::Error;
@@ -42,6 +42,8 @@ pub struct Lane {
     pub(super) held_up: Option<Held>,
     /// When the provider was last asked what it says of its limits.
     pub usage_asked: Option<Micros>,
+    /// Until when it is paused because the provider asked to wait.
+    pub limited_until: Option<Micros>,
 }
 
 /// What a lane needs to ask with.
@@ -49,8 +51,8 @@ pub(super) struct Ready {
     /// `None` where none is needed.
     secret: Option<Secret>,
     breaker: Breaker,
-    /// Whether the provider has refused the last secret, and this may be another.
-    refused: bool,
+    /// Whether one call has to find out first: the provider has refused the last secret or asked to wait.
+    probes: bool,
 }
 
 pub(super) struct Start {
@@ -63,12 +65,21 @@ pub(super) struct Start {
     pub(super) spent: bool,
 }
 
+impl Start {
+    /// No call for a key; the question about usage may be due.
+    fn of_nothing(service: &Arc<Service>, secret: Option<Secret>) -> Start {
+        Start { service: service.clone(), secret, claims: Vec::new(), answered: Vec::new(), spent: false }
+    }
+}
+
 impl Lane {
     /// What the lane asks with; `None` when it may not ask now.
     pub(super) fn ready(&mut self, service: &Service, now: Micros) -> Result<Option<Ready>, Error> {
         let Standing { pause, breaker } = breakers::standing(&service.name)?;
         let refused = pause.cause.as_deref() == Some(UNAUTHORIZED);
+        let limited = pause.cause.as_deref().is_some_and(standing::limits);
         let open = breaker.until.filter(|_| breaker.state == State::Open);
+        self.limited_until = pause.until.filter(|_| limited);
         if let Some(until) = pause.until.max(open).filter(|until| *until > now) {
             self.next_event = Some(if refused { until.min(now + LOOK_FOR_SECRET) } else { until });
             if !(refused && self.has_another_secret(service)?) {
@@ -89,7 +100,26 @@ impl Lane {
             ledger::set_pause(&service.name, &pause)?;
             return Ok(None);
         }
-        Ok(Some(Ready { secret, breaker, refused }))
+        let probes = refused || limited;
+        Ok(Some(Ready { secret, breaker, probes }))
+    }
+
+    /// The start of nothing but the question how much of a limit is left, where the provider has asked to wait and that
+    /// question is due: what was bought is noticed so.
+    pub(super) fn only_asks(&mut self, service: &Arc<Service>, now: Micros) -> Result<Option<Start>, Error> {
+        let limited = self.limited_until.is_some_and(|until| until > now);
+        let Some(asks) = usage::next(self, service).filter(|_| limited) else { return Ok(None) };
+        if asks > now {
+            self.next_event = self.next_event.map(|at| at.min(asks));
+            return Ok(None);
+        }
+        let secret = credentials::of(service)?;
+        if secret.is_none() && service.secret_required {
+            return Ok(None);
+        }
+        self.join(service, secret.as_ref(), now)?;
+        self.next_event = Some(now);
+        Ok(Some(Start::of_nothing(service, secret)))
     }
 
     pub(super) fn claim(
@@ -100,12 +130,11 @@ impl Lane {
         now: Micros,
         reserved: &mut Vec<(budgets::Key, u32)>,
     ) -> Result<Start, Error> {
-        let Ready { secret, mut breaker, refused } = ready;
+        let Ready { secret, mut breaker, probes } = ready;
         self.join(service, secret.as_ref(), now)?;
         let room = self.room(service, room, now);
         let mut room = breaker.permits(room, self.in_flight, now);
-        if refused {
-            // one call finds out whether the secret is accepted now
+        if probes {
             room = room.min(1u32.saturating_sub(self.in_flight));
         }
         let taken =
@@ -120,13 +149,7 @@ impl Lane {
                 let asks = held_up.and_then(|_| usage::next(self, service));
                 self.next_event = held_up.map(|(at, _)| asks.map_or(at, |asks| at.min(asks.max(now))));
                 self.held_up = held_up;
-                return Ok(Start {
-                    service: service.clone(),
-                    secret,
-                    claims: Vec::new(),
-                    answered: Vec::new(),
-                    spent: false,
-                });
+                return Ok(Start::of_nothing(service, secret));
             }
         };
         reserved.push((self.budget, permitted));

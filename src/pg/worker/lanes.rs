@@ -118,8 +118,13 @@ impl Lanes {
                     room.take(name, start.claims.len());
                     starts.push(start);
                 }
-                None if waiting => stopped.push(name.clone()),
-                _ => {}
+                Some(_) => {}
+                None => {
+                    if lane.next_event.is_some() {
+                        starts.extend(lane.only_asks(service, now)?);
+                    }
+                    stopped.extend(waiting.then(|| name.clone()));
+                }
             }
         }
         for name in stopped {
@@ -179,6 +184,18 @@ impl Lanes {
     fn forget_plans(&mut self) {
         for lane in self.lanes.values_mut() {
             (lane.next_event, lane.held_up) = (None, None);
+        }
+    }
+
+    /// Until when a service is paused because its provider asked to wait, as far as was last seen.
+    pub fn limited_until(&self, service: &str) -> Option<Micros> {
+        self.lanes.get(service)?.limited_until
+    }
+
+    /// Notes such a pause.
+    pub fn limit(&mut self, service: &str, until: Option<Micros>) {
+        if let Some(lane) = self.lanes.get_mut(service) {
+            lane.limited_until = until;
         }
     }
 

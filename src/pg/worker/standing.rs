@@ -2,6 +2,7 @@
 //! once for a batch, changed answer by answer, written in the batch's transaction.
 
 use super::{credentials, said};
+use crate::core::backoff;
 use crate::core::breaker::State;
 use crate::core::classify::{Health, Outcome};
 use crate::core::error::Error;
@@ -15,7 +16,14 @@ use crate::pg::store::lanes::{self as ledger, Pause};
 pub const UNAUTHORIZED_PAUSE: Micros = 3600 * SECOND;
 /// The causes of pauses that are ours to name.
 pub const UNAUTHORIZED: &str = "unauthorized";
+const RATE_LIMITED: &str = "rate_limited";
+const USED_UP: &str = "used_up";
 const BREAKER: &str = "breaker";
+
+/// Whether a pause is for a limit of the provider's.
+pub fn limits(cause: &str) -> bool {
+    [RATE_LIMITED, USED_UP].contains(&cause)
+}
 
 /// A service's standing while a batch of its answers is stored.
 pub struct Standing {
@@ -55,22 +63,59 @@ impl Standing {
     pub fn hear(&mut self, done: &Done, random: f64) -> Option<Micros> {
         let now = done.finished_at;
         match &done.outcome {
-            Outcome::RateLimited { pause_micros, used_up } => {
-                let until = now.saturating_add(*pause_micros);
-                self.pause(if *used_up { "used_up" } else { "rate_limited" }, until, &done.outcome);
-                return Some(until);
-            }
+            Outcome::RateLimited { .. } => return Some(self.limited(&done.outcome, now)),
             Outcome::Unauthorized { .. } => {
                 let until = now + UNAUTHORIZED_PAUSE;
-                self.pause(UNAUTHORIZED, until, &done.outcome);
+                let reason = self.message(&done.outcome).unwrap_or_default();
+                let failures = self.now.pause.failures.saturating_add(1);
+                self.hold(UNAUTHORIZED, until, reason, failures);
                 return Some(until);
             }
-            outcome if outcome.answers() && self.now.pause.until.is_some_and(|until| until <= now) => {
-                self.now.pause = Pause::default();
-            }
+            outcome if self.over(outcome, done, now) => self.now.pause = Pause::default(),
             _ => {}
         }
         self.tell_breaker(done, random)
+    }
+
+    /// Whether an outcome shows that what the service was paused for is over.
+    fn over(&self, outcome: &Outcome, done: &Done, now: Micros) -> bool {
+        let limit = self.now.pause.cause.as_deref().is_some_and(limits);
+        let shows = outcome.answers() || (limit && Health::of(outcome, done.cause) == Health::Works);
+        shows && self.now.pause.until.is_none_or(|until| until <= now)
+    }
+
+    /// Pauses for a limit: as long as the provider asks, else longer each time that one call has found it still in
+    /// force. Calls that went out together find it once. Returns until when.
+    fn limited(&mut self, outcome: &Outcome, now: Micros) -> Micros {
+        let Outcome::RateLimited { pause_micros, used_up, asked } = *outcome else { return now };
+        let (cause, cap) = match used_up {
+            true => (USED_UP, backoff::USED_UP_CAP),
+            false => (RATE_LIMITED, backoff::LIMITED_CAP),
+        };
+        let pause = &self.now.pause;
+        let known = pause.cause.as_deref() == Some(cause);
+        let holds = pause.until.filter(|until| known && *until > now);
+        if let Some(until) = holds.filter(|_| !asked) {
+            return until;
+        }
+        let pauses = match (known, holds) {
+            (true, Some(_)) => pause.failures,
+            (true, None) => pause.failures.saturating_add(1),
+            (false, _) => 1,
+        };
+        let length = match asked {
+            true => pause_micros,
+            false => backoff::pause(pauses.max(1) as u32, pause_micros, cap),
+        };
+        let until = now.saturating_add(length);
+        let reason = self.message(outcome).unwrap_or_default();
+        self.hold(cause, until, reason, pauses);
+        until
+    }
+
+    /// Until when the service is paused because its provider asked to wait.
+    pub fn limited_until(&self) -> Option<Micros> {
+        self.now.pause.until.filter(|_| self.now.pause.cause.as_deref().is_some_and(limits))
     }
 
     fn tell_breaker(&mut self, done: &Done, random: f64) -> Option<Micros> {
@@ -95,25 +140,21 @@ impl Standing {
                 1 => format!("{failures} calls in a row failed, the last one: {why}"),
                 _ => format!("the call that tried again failed, too: {why}"),
             };
-            self.hold(BREAKER, until, reason);
+            let failures = self.now.pause.failures.saturating_add(1);
+            self.hold(BREAKER, until, reason, failures);
         }
         None
     }
 
-    fn pause(&mut self, cause: &str, until: Micros, outcome: &Outcome) {
-        let reason = self.message(outcome).unwrap_or_default();
-        self.hold(cause, until, reason);
-    }
-
     /// Of two reasons to wait the one that lasts longer is shown.
-    fn hold(&mut self, cause: &str, until: Micros, reason: String) {
+    fn hold(&mut self, cause: &str, until: Micros, reason: String, failures: i32) {
         let pause = &mut self.now.pause;
         if pause.until.is_none_or(|old| old < until) {
             pause.until = Some(until);
             pause.cause = Some(cause.to_string());
             pause.reason = Some(reason);
+            pause.failures = failures;
         }
-        pause.failures = pause.failures.saturating_add(1);
     }
 
     /// Writes what has changed.

@@ -1,8 +1,8 @@
 //! What providers say of their limits when they are asked for that alone: a call beside the queue, at its own pace, while
-//! the lane has work.
+//! the lane has work, also while a limit of the provider's holds it up.
 
 use super::lane::Lane;
-use super::said;
+use super::{said, xact};
 use crate::core::key::{Key, KeyForm};
 use crate::core::request;
 use crate::core::secret::Secret;
@@ -10,6 +10,7 @@ use crate::core::service::Service;
 use crate::core::Micros;
 use crate::io::{Done, Job};
 use crate::pg::gucs;
+use crate::pg::store::lanes as ledger;
 use std::sync::Arc;
 
 /// The id of a call that answers no request.
@@ -46,8 +47,17 @@ pub fn job(lane: &mut Lane, service: &Arc<Service>, secret: Option<&Secret>, now
     }
 }
 
-/// Says when such a call brought nothing; it is made again at its next time.
-pub fn note(done: &Done) {
+/// Ends a pause for a used-up balance when the provider says that something is left of everything it counts; one call then
+/// finds out whether that is so. Says when such a call brought nothing; it is made again at its next time.
+pub fn note(done: &Done, paused_until: Option<Micros>) {
+    let paused = paused_until.is_some_and(|until| until > done.finished_at);
+    if paused && !done.reports.is_empty() && done.reports.iter().all(|report| report.left() != Some(0)) {
+        let service = &done.service.name;
+        if let Err(why) = xact::run(c"enrichment_cache: ending a pause", || ledger::end_used_up(service)) {
+            said::event(service, "could not be told that its balance is no longer used up");
+            pgrx::debug1!("enrichment_cache: {service}: {why}");
+        }
+    }
     if done.reports.is_empty() {
         let (outcome, cause) = (done.outcome.status(), done.cause.as_str());
         said::event(&done.service.name, &format!("did not say how much of its limits is left: {outcome} ({cause})"));

@@ -85,6 +85,13 @@ fn own(service: &str) -> Vec<Case> {
                 "quota",
                 body(429, r#"{"error": {"code": "QuotaExceededError"}}"#),
                 "rate_limited",
+                "used_up",
+                Paused("used_up", 298..301),
+            ),
+            case(
+                "too_many",
+                body(429, r#"{"error": {"code": "TooManyRequestsError"}}"#),
+                "rate_limited",
                 cause,
                 wait(pause),
             ),
