@@ -9,6 +9,7 @@ pub mod classify;
 pub mod condition;
 pub mod disk;
 pub mod error;
+pub mod fair;
 pub mod hash;
 pub mod hibp;
 pub mod hush;

@@ -1,5 +1,5 @@
-//! What a key of an attached table is worth, as a priority in the queue: limits bind, so the order of asking matters. A
-//! point is an hour of waiting (docs/adr/0019).
+//! What a key is worth, as a priority in the queue: limits bind, so the order of asking matters. A point is an hour of
+//! waiting (docs/adr/0019).
 
 use crate::core::Micros;
 
@@ -12,6 +12,15 @@ const DOUBLINGS: f64 = 17.0;
 /// The share of recency.
 const RECENCY: f64 = 390.0;
 const LEAST: f64 = -1000.0;
+/// The priority of a key that a session waits for: more than a year ahead of a backlog without priority.
+pub const WAITED_FOR: i32 = 10_000;
+/// The most, and the least, that somebody may give: a backlog of it must be 200 days old to go before a waiting session.
+const MOST_GIVEN: i32 = 5_000;
+
+/// The priority that somebody gave, within its bounds.
+pub fn given(priority: i32) -> i32 {
+    priority.clamp(-MOST_GIVEN, MOST_GIVEN)
+}
 
 /// The priority of a key that rows of these weights wait for, the latest of `latest`: -1000 to -1. So whatever somebody asks
 /// for by name (0 and above) comes before what tables merely hold.
@@ -36,6 +45,12 @@ mod tests {
 
     const NOW: Micros = 1_800_000_000_000_000;
     const DAYS: Micros = 86_400_000_000;
+
+    #[test]
+    fn what_is_given_stays_half_a_year_behind_a_waiting_session() {
+        assert_eq!([i32::MIN, -7, 0, 7, i32::MAX].map(given), [-5_000, -7, 0, 7, 5_000]);
+        assert!(WAITED_FOR - given(i32::MAX) >= 183 * 24);
+    }
 
     #[test]
     fn more_rows_and_later_rows_come_first() {

@@ -53,8 +53,11 @@ fn what_is_read_in_the_order_of_an_index_is_never_sorted() {
     );
     base.wait_for("SELECT count(*) FROM visits WHERE answers ? '_meta'", 3000i64);
     let log = base.cluster.log();
-    for (begins, index) in [("WITH due AS", "enrichment_queue_due"), ("SELECT d.raw_key", "enrichment_indicator_dirty")]
-    {
+    for (begins, index) in [
+        ("WITH due AS", "enrichment_queue_due"),
+        ("WITH oldest AS", "enrichment_queue_next"),
+        ("SELECT d.raw_key", "enrichment_indicator_dirty"),
+    ] {
         let text = format!("Query Text: {begins}");
         let plans: Vec<&str> = log.split("Query Text: ").filter(|plan| plan.starts_with(begins)).collect();
         assert!(plans.len() > 5, "{} plans of {text}", plans.len());

@@ -2,6 +2,7 @@
 
 use super::{eligible, key_to_write};
 use crate::core::service::Service;
+use crate::core::worth;
 use crate::pg::encoding::{RawText, Utf8};
 use crate::pg::error::Answer;
 use crate::pg::migration::adopt::adopt;
@@ -35,7 +36,7 @@ fn enrich_request(service: &str, key: Utf8, priority: default!(i32, 0)) -> Answe
         return Ok("fresh".to_string());
     }
     warn_without_worker();
-    let added = queue::request(&service.name, vec![key.text], priority, true)?;
+    let added = queue::request(&service.name, vec![key.text], worth::given(priority), true)?;
     backlog::check(&service.name, added)?;
     wake::worker_at_commit();
     Ok(if added > 0 { "queued" } else { "already_queued" }.to_string())
@@ -64,7 +65,7 @@ fn enrich_request_many(service: &str, keys: Array<RawText>, priority: default!(i
     warn_without_worker();
     wanted.sort_unstable();
     wanted.dedup();
-    let added = queue::request(&service.name, wanted, priority, true)?;
+    let added = queue::request(&service.name, wanted, worth::given(priority), true)?;
     backlog::check(&service.name, added)?;
     wake::worker_at_commit();
     Ok(added)

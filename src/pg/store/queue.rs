@@ -88,18 +88,49 @@ static CLAIM: Statement = Statement {
     args: &[TEXTOID, INT8OID, TIMESTAMPTZOID],
 };
 
-/// Claims at most `n` due requests of a service, those of the highest rank first: priority and waiting together.
-pub fn claim(service: &str, n: i64, now: Micros) -> Result<Vec<Claim>, Error> {
+static CLAIM_OLDEST: Statement = Statement {
+    sql: "WITH oldest AS MATERIALIZED (
+            SELECT q.id FROM @extschema@.enrichment_queue q
+            WHERE q.service = $1 AND q.state = 'waiting' AND q.next_attempt_at <= $3
+            ORDER BY q.next_attempt_at LIMIT $2 FOR UPDATE SKIP LOCKED)
+        UPDATE @extschema@.enrichment_queue q
+        SET state = 'in_flight', leased_at = $3, leased_by = pg_catalog.pg_backend_pid()
+        FROM oldest WHERE q.id = oldest.id
+        RETURNING q.id, q.cache_key, q.attempts",
+    args: &[TEXTOID, INT8OID, TIMESTAMPTZOID],
+};
+
+/// Claims at most `n` due requests of a service, those of the highest rank first: priority and waiting together. The last
+/// `by_age` of them are those that have been due longest.
+pub fn claim(service: &str, n: u32, by_age: u32, now: Micros) -> Result<Vec<Claim>, Error> {
+    let by_rank = n.saturating_sub(by_age);
     let mut claims = Vec::new();
-    let args = [Arg::of(service), Arg::of(n), Arg::of(to_timestamp(now))];
+    if by_rank > 0 {
+        claim_by(&CLAIM, service, by_rank, now, &mut claims)?;
+    }
+    // where the first found fewer than it looked for, nothing is left
+    if by_age > 0 && claims.len() == by_rank as usize {
+        claim_by(&CLAIM_OLDEST, service, by_age, now, &mut claims)?;
+    }
+    Ok(claims)
+}
+
+fn claim_by(
+    statement: &'static Statement,
+    service: &str,
+    n: u32,
+    now: Micros,
+    claims: &mut Vec<Claim>,
+) -> Result<(), Error> {
+    let args = [Arg::of(service), Arg::of(i64::from(n)), Arg::of(to_timestamp(now))];
     spi::without_sorting(|| {
-        spi::run(&CLAIM, &args, Mode::Write, |row| {
+        spi::run(statement, &args, Mode::Write, |row| {
             if let (Some(id), Some(key), Some(attempts)) = (row.get(1), row.text(2), row.get(3)) {
                 claims.push(Claim { id, key, attempts, kept: None });
             }
         })
     })?;
-    Ok(claims)
+    Ok(())
 }
 
 static DUE: Statement = Statement {

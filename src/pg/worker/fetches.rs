@@ -3,15 +3,13 @@
 
 use super::xact;
 use crate::core::error::Error;
+use crate::core::worth::WAITED_FOR;
 use crate::core::Micros;
 use crate::pg::convert;
 use crate::pg::shmem::{self, Stage, Waiting};
 use crate::pg::store::queue;
 use crate::pg::wake;
 use std::collections::HashMap;
-
-/// The priority of a key somebody waits for: more hours than any backlog is old.
-const WAITED_FOR: i32 = 10_000;
 
 /// How long a key is left alone that another transaction is just putting into the queue itself.
 const CONTESTED: Micros = 500_000;

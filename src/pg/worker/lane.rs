@@ -5,6 +5,7 @@ use super::standing::{self, UNAUTHORIZED};
 use super::{adopt, credentials, usage};
 use crate::core::breaker::{Breaker, State};
 use crate::core::error::Error;
+use crate::core::fair::Fair;
 use crate::core::limiter::{Held, Spend, Spending};
 use crate::core::pace::Pace;
 use crate::core::secret::Secret;
@@ -37,6 +38,7 @@ pub struct Lane {
     /// Calls that ended since the last round, and how fast they end.
     pub(super) finished: usize,
     pub(super) pace: Pace,
+    fair: Fair,
     pub(super) next_event: Option<Micros>,
     /// What holds the lane up, and until when.
     pub(super) held_up: Option<Held>,
@@ -153,7 +155,7 @@ impl Lane {
             }
         };
         reserved.push((self.budget, permitted));
-        let claims = queue::claim(&service.name, i64::from(permitted), now)?;
+        let claims = queue::claim(&service.name, permitted, self.fair.by_age(permitted), now)?;
         let (mut claims, answered) = adopt::unless_answered(service, claims)?;
         if service.rules.conditional {
             renewal::note_kept(&service.name, &mut claims)?;

@@ -1,8 +1,9 @@
 //! The order of the queue: priority and waiting add up, and no key blocks the head.
 
 use super::{base, set_rules};
-use crate::support::address;
+use crate::support::{address, same, Base, SOON};
 use serde_json::json;
+use testbed::wait_until;
 
 #[test]
 fn an_hour_of_waiting_is_worth_a_point_of_priority() {
@@ -83,4 +84,52 @@ fn what_waits_for_a_limit_says_until_when() {
         FROM enrichment_queue q, enrich_lookup('hibp', q.cache_key) l";
     base.wait_for(waits, "queued true".to_string());
     assert_eq!(base.one::<i32>("SELECT attempts FROM enrichment_queue"), 0);
+}
+
+/// Hash ranges as an array of SQL.
+fn ranges(numbers: std::ops::Range<u32>) -> String {
+    let keys: Vec<String> = numbers.map(|n| format!("{n:05X}")).collect();
+    format!("'{{{}}}'", keys.join(","))
+}
+
+/// The number of the call that asked for a key, from 0.
+fn call(base: &Base, key: &str) -> Option<usize> {
+    base.sandbox.calls("hibp").iter().position(|(_, asked)| asked == key)
+}
+
+#[test]
+fn a_request_without_priority_is_answered_however_many_urgent_ones_come_without_end() {
+    const BEFORE: u32 = 10;
+    let base = base("starved");
+    base.run(
+        r#"UPDATE enrichment_service SET limits = '[{"max": 5, "per": "second"}]', max_in_flight = 4 WHERE name = 'hibp'"#,
+    );
+    let urgent = |numbers| format!("SELECT enrich_request_many('hibp', {}, 2147483647)", ranges(numbers));
+    base.run(&urgent(0..BEFORE));
+    base.run("SELECT enrich_request('hibp', 'FFFFF', 0)");
+    let (mut client, mut next) = (base.client(), BEFORE);
+    wait_until("the request without priority to be called for", SOON, || {
+        // there are always more than are called for
+        if u64::from(next) < base.asked("hibp") as u64 + 60 {
+            client.batch_execute(&urgent(next..next + 60)).map_err(|why| why.to_string())?;
+            next += 60;
+        }
+        same(call(&base, "FFFFF").is_some(), &true)
+    });
+    let (called, bound) = (call(&base, "FFFFF"), BEFORE as usize + 5 + 4);
+    assert!(called <= Some(bound), "{called:?} calls before it, {BEFORE} of which were requested earlier");
+}
+
+#[test]
+fn what_a_session_waits_for_goes_before_any_backlog() {
+    let base = base("waited_for");
+    base.run(
+        r#"UPDATE enrichment_service SET limits = '[{"max": 5, "per": "second"}]', max_in_flight = 2 WHERE name = 'hibp'"#,
+    );
+    base.run(&format!("SELECT enrich_request_many('hibp', {}, 2147483647)", ranges(0..300)));
+    base.wait_for("SELECT count(*) > 2 FROM enrichment_cache", true);
+    let before = base.asked("hibp") as usize;
+    assert!(base.one::<bool>("SELECT enrich_fetch('hibp', 'ABCDE', '1 minute') IS NOT NULL"));
+    let called = call(&base, "ABCDE");
+    assert!(called <= Some(before + 20), "{called:?} calls before it, {before} of them before it was wanted");
 }

@@ -23,7 +23,8 @@ fn pause(base: &Base, service: &str, n: i32) -> i64 {
     base.wait_for(&format!("SELECT failures FROM enrichment_lane WHERE service = '{service}'"), n);
     base.wait_for("SELECT count(*) FROM enrichment_queue WHERE state = 'in_flight'", 0i64);
     support::let_the_worker_look(base);
-    let length = "SELECT round(extract(epoch FROM paused_until - changed_at))::bigint FROM enrichment_lane WHERE service = ";
+    let length =
+        "SELECT round(extract(epoch FROM paused_until - changed_at))::bigint FROM enrichment_lane WHERE service = ";
     base.one(&format!("{length}'{service}'"))
 }
 
@@ -56,7 +57,8 @@ fn after_a_pause_one_call_finds_out_whether_the_limit_still_holds_and_each_pause
     let stats = base.sandbox.stats()["dshield"].clone();
     assert_eq!(stats["requests"], 60, "{stats}");
     assert!(stats["max_in_flight"].as_i64() >= Some(10), "{stats}");
-    let forgotten = "SELECT count(*) FROM enrichment_lane WHERE service = 'dshield' AND (failures > 0 OR cause IS NOT NULL)";
+    let forgotten =
+        "SELECT count(*) FROM enrichment_lane WHERE service = 'dshield' AND (failures > 0 OR cause IS NOT NULL)";
     assert_eq!(base.one::<i64>(forgotten), 0);
 }
 
