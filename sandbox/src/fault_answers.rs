@@ -4,7 +4,7 @@ use std::io::{self, Write};
 use std::time::{Duration, SystemTime};
 
 use axum::body::{Body, Bytes};
-use axum::http::{header, HeaderValue, Response};
+use axum::http::{header, HeaderName, HeaderValue, Response};
 use flate2::write::GzEncoder;
 use flate2::Compression;
 use futures_util::stream;
@@ -50,7 +50,15 @@ pub async fn respond(
         }
         Kind::NotJson => plain(Answer::new(200, "application/json", "service is busy\n")),
         Kind::Empty200 => plain(Answer::new(200, "application/json", "")),
-        Kind::Body { status, body } => plain(Answer::new(status, "application/json", body)),
+        Kind::Body { status, body, headers } => {
+            let mut answer = Answer::new(status, "application/json", body);
+            for (name, value) in headers {
+                if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+                    answer.headers.insert(name, value);
+                }
+            }
+            plain(answer)
+        }
         Kind::Hang => std::future::pending().await,
     }
 }

@@ -1,5 +1,6 @@
 //! Faults on order: which requests they hit, and how often.
 
+use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
@@ -66,12 +67,15 @@ pub enum Kind {
     /// 200 without a body
     #[serde(rename = "empty_200")]
     Empty200,
-    /// that status with exactly that body, as `application/json`
+    /// that status with exactly that body, as `application/json`, and these headers besides
     Body {
         /// 200 to 599
         status: u16,
         /// as it goes over the wire
         body: String,
+        /// by name
+        #[serde(default)]
+        headers: BTreeMap<String, String>,
     },
     /// never an answer
     Hang,

@@ -35,7 +35,7 @@ COMMENT ON COLUMN @extschema@.enrichment_attempt_stats.service IS 'The service.'
 COMMENT ON COLUMN @extschema@.enrichment_attempt_stats.day IS 'The day, UTC.';
 COMMENT ON COLUMN @extschema@.enrichment_attempt_stats.outcome IS 'success, not_found, rate_limited, unauthorized, invalid or error.';
 COMMENT ON COLUMN @extschema@.enrichment_attempt_stats.cause IS
-    'http_2xx, http_3xx, http_401, http_403, http_4xx, http_5xx, http_other; limited, used_up; html_page, malformed, not_stored; dns, connect, tls, timeout, reset, too_large, egress, redirect, protocol; no_request, internal.';
+    'http_2xx, http_3xx, http_401, http_403, http_4xx, http_5xx, http_other; limited, used_up; html_page, malformed, too_deep, not_stored; dns, connect, tls, timeout, reset, too_large, egress, redirect, protocol; no_request, internal.';
 COMMENT ON COLUMN @extschema@.enrichment_attempt_stats.attempts IS 'How many.';
 
 COMMENT ON VIEW @extschema@.enrichment_breaker IS

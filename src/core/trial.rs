@@ -71,7 +71,7 @@ pub fn secret(service: &Service, origin: Option<&str>, warning: Option<&str>) ->
 pub fn call(service: &Service, called: &Called) -> Vec<Step> {
     use TransportKind::*;
     let said = match called.outcome {
-        Outcome::Error { message, .. } | Outcome::Invalid { message } | Outcome::Unauthorized { message } => {
+        Outcome::Error { message, .. } | Outcome::Invalid { message, .. } | Outcome::Unauthorized { message } => {
             message.as_str()
         }
         _ => "",

@@ -3,7 +3,7 @@
 use super::client::Client;
 use super::clock;
 use super::pool::{Job, Performed};
-use crate::core::classify::{judge, judge_failure, Cause, Outcome};
+use crate::core::classify::{judge, judge_failure, retry_after, Cause, Outcome};
 use crate::core::redact::message_safe;
 use std::any::Any;
 
@@ -21,7 +21,8 @@ pub(super) fn perform(job: &Job, client: &Client) -> Performed {
             }
             let (status_code, latency_ms) = (Some(answer.status), answer.latency_ms);
             let cause = Cause::of(&answer, &outcome);
-            Performed { outcome, cause, status_code, failed_at: None, latency_ms, reports }
+            let retry_after = answer.retry_after.as_deref().and_then(|text| retry_after(text, now));
+            Performed { outcome, cause, status_code, failed_at: None, latency_ms, retry_after, reports }
         }
         Err(failure) => Performed {
             outcome: judge_failure(&failure),
@@ -29,6 +30,7 @@ pub(super) fn perform(job: &Job, client: &Client) -> Performed {
             status_code: None,
             failed_at: Some(failure.kind),
             latency_ms: failure.latency_ms,
+            retry_after: None,
             reports: Vec::new(),
         },
     }
@@ -37,9 +39,10 @@ pub(super) fn perform(job: &Job, client: &Client) -> Performed {
 /// An answer without the numbers it was asked for.
 fn not_usage(outcome: Outcome) -> Outcome {
     match outcome {
-        Outcome::Success { .. } | Outcome::NotFound => {
-            Outcome::Invalid { message: "the answer holds none of the numbers in its usage rules".to_owned() }
-        }
+        Outcome::Success { .. } | Outcome::NotFound => Outcome::Invalid {
+            message: "the answer holds none of the numbers in its usage rules".to_owned(),
+            retry: true,
+        },
         other => other,
     }
 }
@@ -48,7 +51,7 @@ fn not_usage(outcome: Outcome) -> Outcome {
 pub(super) fn failed(message: String) -> Performed {
     let outcome = Outcome::Error { message, retry: true };
     let (cause, reports) = (Cause::Internal, Vec::new());
-    Performed { outcome, cause, status_code: None, failed_at: None, latency_ms: 0, reports }
+    Performed { outcome, cause, status_code: None, failed_at: None, latency_ms: 0, retry_after: None, reports }
 }
 
 pub(super) fn internal_fault(job: &Job, panic: &(dyn Any + Send)) -> String {

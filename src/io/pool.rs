@@ -52,6 +52,8 @@ pub struct Done {
     /// Where it failed when there was no answer.
     pub failed_at: Option<TransportKind>,
     pub latency_ms: u32,
+    /// How long the provider asked to be left alone with this key, in microseconds, whatever the outcome.
+    pub retry_after: Option<Micros>,
     pub finished_at: Micros,
     pub usage: bool,
     /// No further call of its service starts before [`Pool::go_on`].
@@ -69,6 +71,7 @@ pub struct Performed {
     pub status_code: Option<u16>,
     pub failed_at: Option<TransportKind>,
     pub latency_ms: u32,
+    pub retry_after: Option<Micros>,
     pub reports: Vec<Report>,
 }
 
@@ -351,7 +354,7 @@ impl Shared {
 }
 
 fn done(job: Job, performed: Performed) -> Done {
-    let Performed { outcome, cause, status_code, failed_at, latency_ms, reports } = performed;
+    let Performed { outcome, cause, status_code, failed_at, latency_ms, retry_after, reports } = performed;
     let Job { id, service, key, usage, .. } = job;
     let finished_at = clock::now();
     let (stops, heard) = (false, Heard::default());
@@ -364,6 +367,7 @@ fn done(job: Job, performed: Performed) -> Done {
         status_code,
         failed_at,
         latency_ms,
+        retry_after,
         finished_at,
         usage,
         stops,

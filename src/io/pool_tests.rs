@@ -76,11 +76,12 @@ fn panics_on_odd_ids(job: &Job, _: &Client) -> Performed {
     assert!(job.id % 2 == 0, "odd: {}", job.request.headers[0].1);
     let name = std::thread::current().name().unwrap_or_default().to_owned();
     Performed {
-        outcome: Outcome::Invalid { message: name },
+        outcome: Outcome::Invalid { message: name, retry: true },
         cause: Cause::Malformed,
         status_code: None,
         failed_at: None,
         latency_ms: 0,
+        retry_after: None,
         reports: Vec::new(),
     }
 }
@@ -97,7 +98,7 @@ fn a_panic_ends_its_job_only_and_the_thread_lives_on() {
     assert_eq!(results.iter().map(|done| done.id).collect::<Vec<_>>(), [0, 1, 2, 3]);
     for done in &results {
         match done.id % 2 {
-            0 => assert_eq!(done.outcome, Outcome::Invalid { message: "enrich-http-0".into() }),
+            0 => assert_eq!(done.outcome, Outcome::Invalid { message: "enrich-http-0".into(), retry: true }),
             _ => assert_eq!(message(done), "internal fault in the call: odd: ***"),
         }
     }
@@ -111,11 +112,12 @@ fn tells_blocked_signals(_: &Job, _: &Client) -> Performed {
         .filter(|signal| ![Signal::SIGKILL, Signal::SIGSTOP].contains(signal) && !mask.contains(*signal))
         .collect();
     Performed {
-        outcome: Outcome::Invalid { message: format!("{open:?}") },
+        outcome: Outcome::Invalid { message: format!("{open:?}"), retry: true },
         cause: Cause::Malformed,
         status_code: None,
         failed_at: None,
         latency_ms: 0,
+        retry_after: None,
         reports: Vec::new(),
     }
 }
@@ -126,7 +128,7 @@ fn no_signal_reaches_a_thread_of_the_pool_and_the_callers_mask_is_untouched() {
     let pool = Pool::start_with(1, loopback(), tells_blocked_signals).unwrap();
     pool.submit(job(1, String::new(), 1));
     assert_eq!(SigSet::thread_get_mask().unwrap(), before);
-    assert_eq!(collect(&pool, 1)[0].outcome, Outcome::Invalid { message: "[]".into() });
+    assert_eq!(collect(&pool, 1)[0].outcome, Outcome::Invalid { message: "[]".into(), retry: true });
 }
 
 #[test]

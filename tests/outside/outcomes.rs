@@ -66,7 +66,7 @@ fn faults() -> Vec<(Value, &'static str, &'static str, bool)> {
         (json!({"kind": "empty_200"}), "invalid", "", true),
         (json!({"kind": "huge_body", "bytes": 3_000_000}), "error", "larger than 1048576 bytes", false),
         (json!({"kind": "huge_body", "bytes": 3_000_000, "gzip": true}), "error", "larger than", false),
-        (json!({"kind": "redirect", "to": "http://localhost:1/x"}), "error", "redirect", false),
+        (json!({"kind": "redirect", "to": "http://localhost:1/x"}), "error", "redirect", true),
     ]
 }
 

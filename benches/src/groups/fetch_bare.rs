@@ -97,6 +97,7 @@ fn throw_away(job: &Job, client: &enrichment_cache::io::Client) -> Performed {
         status_code: answer.as_ref().ok().map(|answer| answer.status),
         failed_at: None,
         latency_ms: 0,
+        retry_after: None,
         reports: Vec::new(),
     }
 }

@@ -13,6 +13,8 @@ pub enum Cause {
     Page,
     /// Not readable, cut off, or without what the service's rules require.
     Malformed,
+    /// Nested deeper than can be read.
+    TooDeep,
     /// Asked too often.
     Limited,
     /// The balance or quota is used up.
@@ -36,6 +38,7 @@ impl Cause {
             }
             _ if (300..400).contains(&answer.status) => Cause::Transport(TransportKind::Redirect),
             _ if is_page(&answer.body) => Cause::Page,
+            Outcome::Invalid { retry: false, .. } => Cause::TooDeep,
             Outcome::Invalid { .. } => Cause::Malformed,
             Outcome::Error { .. } => Cause::Status(answer.status),
         }
@@ -54,6 +57,7 @@ impl Cause {
             Cause::Transport(kind) => kind.as_str(),
             Cause::Page => "html_page",
             Cause::Malformed => "malformed",
+            Cause::TooDeep => "too_deep",
             Cause::Limited => "limited",
             Cause::UsedUp => "used_up",
             Cause::NotStored => "not_stored",
@@ -81,8 +85,8 @@ impl Health {
             (_, Cause::NotStored | Cause::NoRequest | Cause::Internal) => Health::Unknown,
             (Outcome::RateLimited { .. } | Outcome::Unauthorized { .. }, _) => Health::Unknown,
             (Outcome::Success { .. } | Outcome::Unchanged | Outcome::NotFound, _) => Health::Works,
-            // the size is this key's own
-            (_, Cause::Transport(TransportKind::TooLarge)) => Health::Works,
+            // size and depth are this key's own
+            (_, Cause::Transport(TransportKind::TooLarge) | Cause::TooDeep) => Health::Works,
             // every key would be led astray or refused like this one
             (_, Cause::Transport(_)) | (Outcome::Invalid { .. }, _) => Health::Fails,
             (Outcome::Error { retry, .. }, _) => match retry {
@@ -121,7 +125,8 @@ mod tests {
 
     #[test]
     fn each_outcome_is_counted_under_what_brought_it() {
-        let invalid = Outcome::Invalid { message: String::new() };
+        let invalid = Outcome::Invalid { message: String::new(), retry: true };
+        let deep = Outcome::Invalid { message: String::new(), retry: false };
         let refused = Outcome::Unauthorized { message: String::new() };
         let limited = |used_up| Outcome::RateLimited { pause_micros: 1, used_up, asked: false };
         for (status, body, outcome, word) in [
@@ -132,12 +137,13 @@ mod tests {
             (200, "{}", &refused, "http_2xx"),
             (429, "<html>", &limited(false), "limited"),
             (429, "", &limited(true), "used_up"),
-            (302, "<html>", &error(false), "redirect"),
+            (302, "<html>", &error(true), "redirect"),
             (500, "{}", &error(true), "http_5xx"),
             (503, " \u{feff}", &error(true), "http_5xx"),
             (503, "\u{feff} <html>", &error(true), "html_page"),
             (200, "<html>", &error(true), "html_page"),
             (200, "{\"a\": ", &invalid, "malformed"),
+            (200, "[[", &deep, "too_deep"),
             (422, "{}", &error(false), "http_4xx"),
         ] {
             assert_eq!(cause(status, body, outcome), word, "{status} {body} {outcome:?}");
@@ -146,7 +152,7 @@ mod tests {
 
     #[test]
     fn only_what_would_befall_every_key_speaks_against_the_provider() {
-        let invalid = || Outcome::Invalid { message: String::new() };
+        let invalid = || Outcome::Invalid { message: String::new(), retry: true };
         let refused = Outcome::Unauthorized { message: String::new() };
         let limited = Outcome::RateLimited { pause_micros: 1, used_up: false, asked: true };
         for (outcome, cause, health) in [
@@ -154,7 +160,8 @@ mod tests {
             (error(false), Cause::Status(422), Health::Works),
             (error(false), Cause::Transport(TransportKind::TooLarge), Health::Works),
             (error(false), Cause::Transport(TransportKind::Egress), Health::Fails),
-            (error(false), Cause::Transport(TransportKind::Redirect), Health::Fails),
+            (error(true), Cause::Transport(TransportKind::Redirect), Health::Fails),
+            (Outcome::Invalid { message: String::new(), retry: false }, Cause::TooDeep, Health::Works),
             (error(true), Cause::Transport(TransportKind::Timeout), Health::Fails),
             (error(true), Cause::Page, Health::Fails),
             (error(true), Cause::Status(500), Health::Fails),

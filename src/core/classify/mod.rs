@@ -96,7 +96,7 @@ impl TransportKind {
 
     /// Whether the same call may succeed later.
     pub fn may_pass(self) -> bool {
-        !matches!(self, TransportKind::TooLarge | TransportKind::Egress | TransportKind::Redirect)
+        !matches!(self, TransportKind::TooLarge | TransportKind::Egress)
     }
 }
 
@@ -123,8 +123,8 @@ pub enum Outcome {
     RateLimited { pause_micros: Micros, used_up: bool, asked: bool },
     /// The configuration is wrong: the next key would be refused too.
     Unauthorized { message: String },
-    /// An answer that cannot be parsed or trusted.
-    Invalid { message: String },
+    /// An answer that cannot be parsed or trusted. `retry`: as of an error.
+    Invalid { message: String, retry: bool },
     /// `retry`: the same call may succeed later.
     Error { message: String, retry: bool },
 }
@@ -216,8 +216,9 @@ fn by_status(
     let message = |words: &str| message(words, status, document);
     Some(match status {
         429 => limited(service, answer, false, now),
-        304 => Outcome::Invalid { message: message("\"not modified\" to a question without a condition") },
-        300..=399 => Outcome::Error { message: message("a redirect, which is not followed"), retry: false },
+        304 => invalid(message("\"not modified\" to a question without a condition")),
+        // it may lead to a page that says when the maintenance is over
+        300..=399 => Outcome::Error { message: message("a redirect, which is not followed"), retry: true },
         // also a 401, 403 or 404 that a proxy or a challenge in front of the provider wrote
         _ if page => Outcome::Error { message: message("an HTML page in place of an answer"), retry: true },
         200..=299 => return None,
@@ -247,27 +248,32 @@ fn limited(service: &Service, answer: &Answer, used_up: bool, now: Micros) -> Ou
 fn lacking(service: &Service, document: Option<&Document<'_>>) -> Option<Outcome> {
     let document = document?;
     let path = service.rules.require.iter().find(|path| !document.has(path))?;
-    Some(Outcome::Invalid { message: format!("the answer lacks \"{path}\"") })
+    Some(invalid(format!("the answer lacks \"{path}\"")))
 }
 
 /// A success, unless the body cannot be read.
 fn keep(answer: &Answer, body: Body, validators: Option<Validators>) -> Outcome {
-    let invalid = |why: String| Outcome::Invalid { message: format!("the answer is {why}") };
+    let no_answer = |why: String, retry| Outcome::Invalid { message: format!("the answer is {why}"), retry };
     match body {
         Body::Json(Safe { text, altered }) => {
             Outcome::Success { payload: text, ranges: None, altered: altered || answer.masked, validators }
         }
-        Body::Page => invalid("an HTML page".to_owned()),
-        Body::Other(Some(why)) => invalid(why.to_string()),
+        Body::Page => no_answer("an HTML page".to_owned(), true),
+        // what is known of the key is nested as deep the next time
+        Body::Other(Some(why)) => no_answer(why.to_string(), !matches!(why, Unsafe::TooDeep { .. })),
         Body::Other(None) => match hibp::parse_range(&answer.body) {
             Ok(range) => {
                 let ranges = range.pack();
                 let payload = ranges.as_deref().map_or_else(|| range.to_json(), hibp::summary);
                 Outcome::Success { payload, ranges, altered: false, validators }
             }
-            Err(why) => invalid(why),
+            Err(why) => no_answer(why, true),
         },
     }
+}
+
+fn invalid(message: String) -> Outcome {
+    Outcome::Invalid { message, retry: true }
 }
 
 /// A message with the status and what the provider says itself.

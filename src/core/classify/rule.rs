@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{limited, message, passes, Answer, Outcome};
+use super::{invalid, limited, message, passes, Answer, Outcome};
 use crate::core::json_path::Document;
 use crate::core::rules::{Rule, RuleOutcome};
 use crate::core::service::Service;
@@ -61,7 +61,7 @@ pub(super) fn outcome(
         RuleOutcome::Unauthorized => {
             Outcome::Unauthorized { message: because("the provider does not accept the credential") }
         }
-        RuleOutcome::Invalid => Outcome::Invalid { message: because("an answer that cannot be trusted") },
+        RuleOutcome::Invalid => invalid(because("an answer that cannot be trusted")),
         RuleOutcome::Error => Outcome::Error {
             message: because("the provider reports an error"),
             retry: rule.retry.unwrap_or_else(|| passes(answer.status)),

@@ -103,7 +103,7 @@ fn virustotal_is_judged_by_status_and_error_code() {
         (503, r#"{"error":{"code":"TransientError"}}"#, "error retry"),
         (504, r#"{"error":{"code":"DeadlineExceededError"}}"#, "error retry"),
         (204, "", "invalid"),
-        (301, PAGE, "error final"),
+        (301, PAGE, "error retry"),
     ];
     check(&builtin("virustotal"), &table);
 }
@@ -134,7 +134,7 @@ fn dshield_is_judged_by_its_body_and_a_null_count_is_an_answer() {
         (403, "blocked", "unauthorized"),
         (429, "slow down", "rate_limited 300"),
         (429, PAGE, "rate_limited 300"),
-        (301, "", "error final"),
+        (301, "", "error retry"),
         (502, PAGE, "error retry"),
     ];
     check(&builtin("dshield"), &table);
@@ -243,7 +243,7 @@ fn a_provider_without_rules_is_judged_by_http() {
         (201, "\u{feff}[1]", "success"),
         (200, " \r\n", "invalid"),
         (100, "", "error final"),
-        (302, "", "error final"),
+        (302, "", "error retry"),
         (401, "", "unauthorized"),
         (402, "{}", "error final"),
         (404, "", "not_found"),
@@ -311,7 +311,9 @@ fn an_answer_nested_deeper_than_a_tree_can_be_is_judged_all_the_same() {
 #[test]
 fn messages_say_what_the_provider_says_and_nothing_that_looks_like_a_key() {
     let message = |name: &str, status, body: &str| match judge(&builtin(name), &answer(status, body, None), NOW) {
-        Outcome::Unauthorized { message } | Outcome::Error { message, .. } | Outcome::Invalid { message } => message,
+        Outcome::Unauthorized { message } | Outcome::Error { message, .. } | Outcome::Invalid { message, .. } => {
+            message
+        }
         other => panic!("{other:?}"),
     };
     let key = "0123456789abcdef".repeat(4);
@@ -339,12 +341,24 @@ fn a_call_without_an_answer_is_an_error_and_passes_unless_we_refused_it() {
         (TransportKind::Protocol, "protocol", true),
         (TransportKind::TooLarge, "too_large", false),
         (TransportKind::Egress, "egress", false),
-        (TransportKind::Redirect, "redirect", false),
+        (TransportKind::Redirect, "redirect", true),
     ] {
         assert_eq!(kind.as_str(), word);
         let failure = TransportFailure { kind, message: "m".into(), latency_ms: 1 };
         assert_eq!(judge_failure(&failure), Outcome::Error { message: "m".into(), retry });
     }
+}
+
+#[test]
+fn what_is_nested_too_deep_is_final_and_says_nothing_of_the_provider() {
+    let deep = format!("{}1{}", "[".repeat(513), "]".repeat(513));
+    let given = answer(200, &deep, None);
+    let outcome = judge(&builtin("dshield"), &given, NOW);
+    assert!(matches!(outcome, Outcome::Invalid { retry: false, .. }), "{outcome:?}");
+    let cause = Cause::of(&given, &outcome);
+    assert_eq!((cause.as_str(), Health::of(&outcome, cause)), ("too_deep", Health::Works));
+    let cut_off = judge(&builtin("dshield"), &answer(200, "[[", None), NOW);
+    assert!(matches!(cut_off, Outcome::Invalid { retry: true, .. }), "{cut_off:?}");
 }
 
 proptest! {

@@ -125,7 +125,7 @@ fn judged(service: &Service, text: &str, status: u16) -> Result<Body, String> {
         Outcome::RateLimited { .. } => Err("holds a refusal for too many requests in place of an answer".to_owned()),
         Outcome::Unauthorized { message } => Err(format!("holds a refusal in place of an answer: {message}")),
         Outcome::Unchanged => Err("holds no answer".to_owned()),
-        Outcome::Invalid { message } | Outcome::Error { message, .. } => Err(format!("holds no answer: {message}")),
+        Outcome::Invalid { message, .. } | Outcome::Error { message, .. } => Err(format!("holds no answer: {message}")),
     }
 }
 

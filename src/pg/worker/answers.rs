@@ -131,7 +131,7 @@ fn one_by_one(service: &str, answer: &Settled, again: &mut HashSet<i64>) -> bool
     }
     let refused = Settled {
         done: Done {
-            outcome: Outcome::Invalid { message: format!("the answer could not be stored: {error}") },
+            outcome: Outcome::Invalid { message: format!("the answer could not be stored: {error}"), retry: true },
             cause: Cause::NotStored,
             ..answer.done.clone()
         },
@@ -272,13 +272,15 @@ fn entry(done: &Done, error: Option<String>) -> Incoming {
 /// `waits`: it waits until then, and that is not the key's fault and uses up no attempt.
 fn put_back(done: &Done, attempts: i32, waits: Option<Micros>, error: Option<String>) -> queue::PutBack {
     let now = done.finished_at;
+    let not_before = now.saturating_add(done.retry_after.unwrap_or(0));
     let (used, next_attempt_at, dead) = match waits {
-        Some(until) => (attempts, until, false),
+        Some(until) => (attempts, until.max(not_before), false),
         None => {
             let used = attempts.saturating_add(1);
-            let retry = !matches!(done.outcome, Outcome::Error { retry: false, .. });
+            let retry =
+                !matches!(done.outcome, Outcome::Error { retry: false, .. } | Outcome::Invalid { retry: false, .. });
             let delay = backoff::delay(used as u32, backoff::BASE, backoff::CAP, fraction(done.id, now));
-            (used, now.saturating_add(delay), !retry || used as u32 >= backoff::MAX_ATTEMPTS)
+            (used, now.saturating_add(delay).max(not_before), !retry || used as u32 >= backoff::MAX_ATTEMPTS)
         }
     };
     queue::PutBack {

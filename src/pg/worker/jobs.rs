@@ -30,6 +30,7 @@ pub fn job(service: &Arc<Service>, secret: Option<&Secret>, claim: &queue::Claim
             status_code: None,
             failed_at: None,
             latency_ms: 0,
+            retry_after: None,
             finished_at: convert::clock(),
             usage: false,
             stops: false,

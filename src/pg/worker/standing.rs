@@ -55,7 +55,7 @@ impl Standing {
                 Some(origin) => format!("{message}; {origin}"),
                 None => message.clone(),
             }),
-            Outcome::Invalid { message } | Outcome::Error { message, .. } => Some(message.clone()),
+            Outcome::Invalid { message, .. } | Outcome::Error { message, .. } => Some(message.clone()),
         }
     }
 
@@ -126,7 +126,7 @@ impl Standing {
             return breaker.until.filter(|_| health == Health::Fails);
         }
         let why = match &done.outcome {
-            Outcome::Error { message, .. } | Outcome::Invalid { message } => message.as_str(),
+            Outcome::Error { message, .. } | Outcome::Invalid { message, .. } => message.as_str(),
             _ => "",
         };
         let policy = &done.service.rules.breaker;

@@ -8,6 +8,7 @@ mod outcomes;
 mod queue;
 mod read_again;
 mod secrets;
+mod waits;
 
 use crate::support::{address, Base};
 

@@ -56,7 +56,7 @@ fn common() -> Vec<Case> {
         case("empty", json!({"kind": "empty_200"}), "invalid", "malformed", Again),
         case("large", json!({"kind": "huge_body", "bytes": 3_000_000}), "error", "too_large", Dead),
         case("large_gzip", json!({"kind": "huge_body", "bytes": 3_000_000, "gzip": true}), "error", "too_large", Dead),
-        case("redirect", json!({"kind": "redirect", "to": "http://127.0.0.1:1/x"}), "error", "redirect", Dead),
+        case("redirect", json!({"kind": "redirect", "to": "http://127.0.0.1:1/x"}), "error", "redirect", Again),
         case("answer", json!({"kind": "slow", "ms": 1}), "success", "http_2xx", Gone),
     ]
 }
@@ -79,6 +79,12 @@ fn own(service: &str) -> Vec<Case> {
         case("wait_unsaid", json!({"kind": "429_plain"}), "rate_limited", cause, wait(pause.clone())),
     ];
     let refused = || Paused("unauthorized", HOUR);
+    if service != "hibp" {
+        // a rule of the user's own: these providers say so nowhere in their documents
+        let limited = body(200, r#"{"query_status": "rate_limited"}"#);
+        let pause = if service == "spur" { 58..61 } else { pause.clone() };
+        cases.push(case("limit_at_200", limited, "rate_limited", "limited", Paused("rate_limited", pause)));
+    }
     cases.extend(match service {
         "virustotal" => vec![
             case(
@@ -136,8 +142,6 @@ fn own(service: &str) -> Vec<Case> {
             case("unknown", body(200, r#"{"query_status": "no_results"}"#), "not_found", "http_2xx", Gone),
             case("refused", body(200, r#"{"query_status": "invalid_host"}"#), "error", "http_2xx", Dead),
             case("unheard_of", body(200, r#"{"query_status": "maintenance"}"#), "error", "http_2xx", Again),
-            // a rule of the user's own: this provider says so nowhere in its documents
-            case("limit_at_200", body(200, r#"{"query_status": "rate_limited"}"#), "rate_limited", cause, wait(pause)),
             case("cut_off", json!({"kind": "truncated_json"}), "invalid", "malformed", Again),
         ],
         "spur" => vec![
@@ -178,7 +182,7 @@ fn prepare(base: &Base, service: &str, cases: &[Case], first_key: u32) -> Vec<(S
             "INSERT INTO enrichment_service (name, key_kind, method, url, headers, body, secret_name, secret_required,
                 response_format, ttl, not_found_ttl, limits, timeout_ms, max_bytes, rules)
              SELECT '{name}', key_kind, method, url, headers, body, secret_name, secret_required, response_format, ttl,
-                '1 hour', '[]', {timeout_ms}, 1048576, CASE name WHEN 'urlhaus'
+                '1 hour', '[]', {timeout_ms}, 1048576, CASE response_format WHEN 'json'
                     THEN jsonb_insert(rules, '{{outcomes,0}}', '{rule}') ELSE rules END
              FROM enrichment_service WHERE name = '{service}'"
         ));
