@@ -261,8 +261,10 @@ SELECT coalesce(s.name, q.service) AS service,
     coalesce(q.waiting, 0::bigint) AS waiting,
     coalesce(q.in_flight, 0::bigint) AS in_flight,
     coalesce(q.dead, 0::bigint) AS dead,
-    q.next_attempt_at, q.oldest,
-    coalesce(q.due, 0::bigint) AS due,
+    -- greatest() passes over NULLs
+    CASE WHEN q.next_attempt_at IS NOT NULL THEN greatest(q.next_attempt_at, l.held_until, h.next_call_at) END AS next_attempt_at,
+    q.oldest,
+    CASE WHEN l.held_until IS NULL AND h.next_call_at IS NULL THEN coalesce(q.due, 0::bigint) ELSE 0::bigint END AS due,
     coalesce(q.retrying, 0::bigint) AS retrying,
     l.breaker, l.paused_until, l.cause AS pause_cause
 FROM @extschema@.enrichment_service s
@@ -279,8 +281,11 @@ FULL JOIN (
 LEFT JOIN (
     SELECT v.name, coalesce(k.breaker, 'closed') AS breaker,
         CASE WHEN k.paused_until > pg_catalog.now() THEN k.paused_until END AS paused_until,
-        CASE WHEN k.paused_until > pg_catalog.now() THEN k.cause END AS cause
-    FROM @extschema@.enrichment_service v LEFT JOIN @extschema@.enrichment_lane k ON k.service = v.name) l ON l.name = s.name;
+        CASE WHEN k.paused_until > pg_catalog.now() THEN k.cause END AS cause,
+        greatest(CASE WHEN k.paused_until > pg_catalog.now() THEN k.paused_until END,
+            CASE WHEN k.breaker = 'open' AND k.breaker_until > pg_catalog.now() THEN k.breaker_until END) AS held_until
+    FROM @extschema@.enrichment_service v LEFT JOIN @extschema@.enrichment_lane k ON k.service = v.name) l ON l.name = s.name
+LEFT JOIN @extschema@.enrich_lane_waits() h ON h.service = s.name AND h.next_call_at > pg_catalog.now();
 
 CREATE VIEW @extschema@.enrichment_quota_status AS
 WITH live AS MATERIALIZED (SELECT * FROM @extschema@.enrich_quota_live()),

@@ -1,6 +1,6 @@
 //! The order of the queue: priority and waiting add up, and no key blocks the head.
 
-use super::{base, set_rules};
+use super::{addresses, base, set_rules};
 use crate::support::{address, same, Base, SOON};
 use serde_json::json;
 use testbed::wait_until;
@@ -84,6 +84,40 @@ fn what_waits_for_a_limit_says_until_when() {
         FROM enrichment_queue q, enrich_lookup('hibp', q.cache_key) l";
     base.wait_for(waits, "queued true".to_string());
     assert_eq!(base.one::<i32>("SELECT attempts FROM enrichment_queue"), 0);
+}
+
+/// What the queue's status says of a service: when the next call is, and how many are due.
+const NEXT: &str = "SELECT next_attempt_at, due FROM enrichment_queue_status WHERE service = 'dshield'";
+
+#[test]
+fn the_status_of_a_queue_that_is_held_up_says_until_when_and_calls_nothing_due() {
+    let base = base("held_up");
+    let held = |until: &str| format!("SELECT n.due || ' ' || (n.next_attempt_at = ({until})) FROM ({NEXT}) n");
+    base.run(
+        r#"UPDATE enrichment_service SET limits = '[{"max": 2, "per": "day"}]', max_in_flight = 1 WHERE name = 'dshield'"#,
+    );
+    base.run(&format!("SELECT enrich_request_many('dshield', {})", addresses(1, 5)));
+    // a limit
+    let midnight = "date_trunc('day', now() AT TIME ZONE 'UTC' + interval '1 day') AT TIME ZONE 'UTC'";
+    base.wait_for(&held(midnight), "0 true".to_string());
+    // a pause that lasts longer, and one that is over sooner
+    base.run(
+        "INSERT INTO enrichment_lane (service, paused_until, cause) VALUES ('dshield', '2100-01-01', 'rate_limited')",
+    );
+    assert_eq!(base.one::<String>(&held("timestamptz '2100-01-01'")), "0 true");
+    base.run("UPDATE enrichment_lane SET paused_until = now() + interval '1 second'");
+    assert_eq!(base.one::<String>(&held(midnight)), "0 true");
+    // a breaker
+    base.run("UPDATE enrichment_lane SET breaker = 'open', breaker_until = '2099-01-01'");
+    assert_eq!(base.one::<String>(&held("timestamptz '2099-01-01'")), "0 true");
+    // a request that is due later still
+    base.run("UPDATE enrichment_queue SET next_attempt_at = '2101-01-01'");
+    assert_eq!(base.one::<String>(&held("timestamptz '2101-01-01'")), "0 true");
+    // and where nothing holds it up, what is due is due
+    base.run("UPDATE enrichment_service SET enabled = false WHERE name = 'hibp'; SELECT enrich_wake()");
+    base.run("INSERT INTO enrichment_queue (service, cache_key) VALUES ('hibp', '00001')");
+    let free = "SELECT due || ' ' || (next_attempt_at <= now()) FROM enrichment_queue_status WHERE service = 'hibp'";
+    assert_eq!(base.one::<String>(free), "1 true");
 }
 
 /// Hash ranges as an array of SQL.
