@@ -1,7 +1,7 @@
 //! The state of one running sandbox and its settings.
 
 use std::io::Write;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use crate::faults::Faults;
 use crate::limits::{self, Limit, Limits};
@@ -74,6 +74,7 @@ pub struct App {
     /// counters
     pub stats: Stats,
     latency_ms: [AtomicU64; Provider::ALL.len()],
+    tells: [AtomicBool; Provider::ALL.len()],
     spur_balance: AtomicI64,
 }
 
@@ -85,6 +86,7 @@ impl App {
             faults: Faults::default(),
             stats: Stats::default(),
             latency_ms: Provider::ALL.map(|_| AtomicU64::new(settings.latency_ms)),
+            tells: Provider::ALL.map(|_| AtomicBool::new(false)),
             spur_balance: AtomicI64::new(settings.spur_balance),
             settings,
         }
@@ -98,6 +100,16 @@ impl App {
     /// Changes how long a provider takes.
     pub fn set_latency_ms(&self, provider: Provider, ms: u64) {
         self.latency_ms[provider as usize].store(ms, Ordering::Relaxed);
+    }
+
+    /// Whether a provider says in the headers of each answer how much of its limit is left.
+    pub fn tells_limits(&self, provider: Provider) -> bool {
+        self.tells[provider as usize].load(Ordering::Relaxed)
+    }
+
+    /// Has it say so.
+    pub fn tell_limits(&self, provider: Provider) {
+        self.tells[provider as usize].store(true, Ordering::Relaxed);
     }
 
     /// Queries left at Spur.

@@ -40,6 +40,7 @@ pub fn routes() -> Router<Arc<App>> {
         .route("/fault", post(order_fault).get(list_faults).delete(cancel_all))
         .route("/fault/{id}", delete(cancel))
         .route("/limits", post(set_limits).get(list_limits))
+        .route("/tell_limits", post(tell_limits))
         .route("/latency", post(set_latency))
         .route("/spur_balance", post(set_balance))
         .route("/expect/{service}/{key}", get(expect))
@@ -60,6 +61,17 @@ fn read<T: DeserializeOwned>(body: &Bytes) -> Result<T, Refused> {
 
 fn services(name: &str) -> Result<Vec<Provider>, Refused> {
     Provider::parse_many(name).map_err(refuse)
+}
+
+#[derive(Deserialize)]
+struct Named {
+    service: String,
+}
+
+async fn tell_limits(State(app): Shared, body: Bytes) -> Reply {
+    let named: Named = read(&body)?;
+    services(&named.service)?.into_iter().for_each(|provider| app.tell_limits(provider));
+    Ok(reply(&json!({"telling": named.service})))
 }
 
 async fn stats(State(app): Shared) -> Response<Body> {

@@ -41,6 +41,7 @@
 //! | `GET /control/fault`, `DELETE /control/fault`, `DELETE /control/fault/{id}` | the orders that stand; cancels all; cancels one |
 //! | `POST /control/limits` | `{"service":…,"max":n,"per":"second"\|"minute"\|"hour"\|"day"\|null}`; null lifts all limits of the service |
 //! | `GET /control/limits` | the limits in force |
+//! | `POST /control/tell_limits` | `{"service":…}`: each answer says in `X-RateLimit` headers what is left of the first limit |
 //! | `POST /control/latency` | `{"service":…,"ms":n}` |
 //! | `POST /control/spur_balance` | `{"queries":n}` |
 //!

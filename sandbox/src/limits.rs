@@ -162,6 +162,16 @@ impl Limits {
         })
     }
 
+    /// Of the first limit: its maximum, the calls that are left of it, and when all of them are there again.
+    pub fn left(&self, provider: Provider, now: Instant) -> Option<(u32, u64, Duration)> {
+        self.of(provider).first_mut().map(|window| {
+            window.forget_before(now);
+            let last = window.calls.back().map_or(Duration::ZERO, |call| now.duration_since(*call));
+            let left = u64::from(window.limit.max).saturating_sub(window.calls.len() as u64);
+            (window.limit.max, left, window.limit.per.length().saturating_sub(last))
+        })
+    }
+
     /// Forgets all calls, keeps the limits.
     pub fn forget_calls(&self) {
         for provider in Provider::ALL {

@@ -1,7 +1,7 @@
 //! The way every request goes: counted, delayed, struck by a fault, checked, limited, answered.
 
 use std::convert::Infallible;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use axum::body::Body;
 use axum::extract::{ConnectInfo, FromRequestParts};
@@ -90,6 +90,7 @@ pub async fn attend(
                     told
                 }
             };
+            let told = if app.tells_limits(provider) { with_limits(app, provider, told) } else { told };
             told.into_response(accepts_gzip(&caller.headers))
         }
     };
@@ -97,6 +98,16 @@ pub async fn attend(
         format!("{} {key:?} {} {} ms", provider.name(), response.status().as_u16(), started.elapsed().as_millis())
     });
     response
+}
+
+/// The customary headers; the reset in seconds since 1970, when all calls are there again.
+fn with_limits(app: &App, provider: Provider, answer: Answer) -> Answer {
+    let Some((max, left, until)) = app.limits.left(provider, Instant::now()) else { return answer };
+    let reset = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default() + until;
+    answer
+        .with("x-ratelimit-limit", &max.to_string())
+        .with("x-ratelimit-remaining", &left.to_string())
+        .with("x-ratelimit-reset", &reset.as_millis().div_ceil(1000).to_string())
 }
 
 async fn pause(ms: u64) {

@@ -108,11 +108,11 @@ pub fn under_way(database: u32, service: &str, key: &Key, calls: u32) {
     }
 }
 
-/// How many calls are under way in a budget, of all databases.
-pub fn all_under_way(key: &Key) -> u32 {
+/// How many calls are under way in a budget, without those of this service of this database, which knows its own better.
+pub fn under_way_elsewhere(database: u32, service: &str, key: &Key) -> u32 {
     let shared = SHARED.share();
-    let calls = shared.members.iter().filter(|member| member.key == *key).map(|member| member.under_way);
-    calls.fold(0, u32::saturating_add)
+    let others = shared.members.iter().filter(|member| member.key == *key && !member.is(database, service, key));
+    others.map(|member| member.under_way).fold(0, u32::saturating_add)
 }
 
 /// The budget that a service of a database spends from now.

@@ -131,6 +131,12 @@ impl Sandbox {
         self.post("/control/limits", &json!({ "service": service }));
     }
 
+    /// Has a provider (or `*`) say in `X-RateLimit` headers of each answer what is left of its limit.
+    #[track_caller]
+    pub fn tell_limits(&self, service: &str) {
+        self.post("/control/tell_limits", &json!({ "service": service }));
+    }
+
     /// Milliseconds a provider (or `*`) takes for every answer.
     #[track_caller]
     pub fn set_latency(&self, service: &str, milliseconds: u64) {

@@ -145,9 +145,16 @@ impl Spending {
     }
 
     /// Takes the provider's own numbers: they win over what was counted here. `under_way`: calls that have started and
-    /// may not be in them yet.
-    pub fn report(&mut self, report: Report, under_way: u32) {
-        self.words[slot(report.per)] = Some(Word { report, since: i64::from(under_way) });
+    /// may not be in them yet; `began`: when the call began that brought them. Of calls that ran side by side the answers may come in
+    /// another order than they were given, so of their numbers those count that leave less.
+    pub fn report(&mut self, report: Report, under_way: u32, began: Micros) {
+        let word = &mut self.words[slot(report.per)];
+        let beside = word.filter(|old| {
+            let since_set_back = report.at.saturating_add(LOOK_AGAIN) < old.report.at;
+            began <= old.report.at && report.at < until(&old.report) && !since_set_back
+        });
+        let less = beside.map(|old| old.report).filter(|old| old.left().is_some() && old.left() <= report.left());
+        *word = Some(Word { report: less.unwrap_or(report), since: i64::from(under_way) });
     }
 
     /// The provider's latest word on a window (`None`: on a balance).

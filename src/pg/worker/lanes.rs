@@ -87,12 +87,15 @@ impl Lanes {
     /// Takes what the provider said of its limits with this answer.
     pub fn take_reports(&mut self, done: &Done) {
         let Some(lane) = self.lanes.get_mut(&done.service.name).filter(|_| !done.reports.is_empty()) else { return };
-        let under_way = budgets::all_under_way(&lane.budget).max(lane.in_flight);
         // the answer's own call is in them
-        let others = under_way.saturating_sub(u32::from(!done.usage));
+        let here = lane.in_flight.saturating_sub(u32::from(!done.usage));
+        let elsewhere = budgets::under_way_elsewhere(wake::my_database(), &done.service.name, &lane.budget);
+        let others = here.saturating_add(elsewhere);
         let reports = done.reports.clone();
+        // a millisecond that has begun counts: what is in doubt ran side by side
+        let began = done.finished_at.saturating_sub((Micros::from(done.latency_ms) + 1) * 1000);
         lane.spending(done.finished_at, |spending| {
-            reports.into_iter().for_each(|report| spending.report(report, others))
+            reports.into_iter().for_each(|report| spending.report(report, others, began))
         });
     }
 

@@ -1,6 +1,7 @@
 //! What a provider says of its limits itself is read, shown beside the ledger, and wins.
 
 use crate::support::{self, address, Base};
+use serde_json::json;
 
 fn ask(base: &Base, service: &str, keys: std::ops::RangeInclusive<u32>) {
     let keys: Vec<String> = keys.map(address).collect();
@@ -75,4 +76,54 @@ fn without_an_account_the_quota_endpoint_is_not_asked() {
     support::let_the_worker_look(&base);
     let said = "SELECT count(provider_said_at) FROM enrichment_quota_status WHERE service = 'virustotal'";
     assert_eq!(base.one::<i64>(said), 0);
+}
+
+/// A base whose provider keeps a limit that only it knows, and says in each answer what is left of it.
+fn telling(name: &str, per: &str) -> Base {
+    let base = Base::new("limits", name);
+    base.sandbox.set_limit("dshield", 5, per);
+    base.sandbox.tell_limits("dshield");
+    base.run(&format!(
+        r#"UPDATE enrichment_service SET max_in_flight = 1, rules = rules || '{{"usage": {{"headers": [{{"per": "{per}",
+             "allowed": "x-ratelimit-limit", "remaining": "x-ratelimit-remaining", "reset": "x-ratelimit-reset"}}]}}}}'
+           WHERE name = 'dshield'"#
+    ));
+    base
+}
+
+#[test]
+fn a_header_that_says_nothing_is_left_stops_the_calls_until_its_reset() {
+    let base = telling("told_minute", "minute");
+    ask(&base, "dshield", 1..=9);
+    base.wait_for(&answered("dshield"), 5i64);
+    support::let_the_worker_look(&base);
+    let stats = base.sandbox.stats()["dshield"].clone();
+    assert_eq!((stats["requests"].as_i64(), stats["limited"].as_i64()), (Some(5), Some(0)), "{stats}");
+    let waits = "SELECT q.due || ' ' || (q.next_attempt_at = s.provider_resets_at) || ' ' || s.provider_remaining || ' ' || s.provider_max
+        FROM enrichment_queue_status q JOIN enrichment_quota_status s USING (service) WHERE service = 'dshield' AND per = 'minute'";
+    assert_eq!(base.one::<String>(waits), "0 true 0 5");
+    assert_eq!(base.one::<i64>("SELECT count(*) FROM enrichment_lane WHERE paused_until IS NOT NULL"), 0);
+}
+
+#[test]
+fn the_reset_of_a_header_lets_the_calls_go_on() {
+    let base = telling("told_second", "second");
+    ask(&base, "dshield", 1..=17);
+    base.wait_for(&answered("dshield"), 17i64);
+    let stats = base.sandbox.stats()["dshield"].clone();
+    assert_eq!((stats["requests"].as_i64(), stats["limited"].as_i64()), (Some(17), Some(0)), "{stats}");
+}
+
+#[test]
+fn a_balance_told_by_calls_side_by_side_is_spent_to_the_last_query_and_no_further() {
+    let base = Base::new("limits", "side_by_side");
+    base.sandbox.set_spur_balance(100);
+    // from headers alone, and in another order than the queries were counted in
+    base.run("UPDATE enrichment_service SET max_in_flight = 8, rules = rules #- '{usage,url}' #- '{usage,body}' WHERE name = 'spur'");
+    base.sandbox.fault(json!({"service": "spur", "kind": "slow", "ms": 30, "share": 0.3}));
+    ask(&base, "spur", 1..=150);
+    base.wait_for(&answered("spur"), 100i64);
+    support::let_the_worker_look(&base);
+    let stats = base.sandbox.stats()["spur"].clone();
+    assert_eq!((stats["requests"].as_i64(), stats["limited"].as_i64()), (Some(100), Some(0)), "{stats}");
 }
