@@ -1,4 +1,4 @@
-//! What a provider says of its limits, against what was counted.
+//! What a provider says of its limits, against what was counted; and what is counted twice.
 
 use super::tests::{limit, spend, start, Limiter, NOON};
 use super::*;
@@ -103,4 +103,27 @@ fn what_was_left_of_a_window_says_nothing_of_the_next_one() {
     // a clock that was set back does not keep an old word
     spending.report(minute(2, -3_600 * SECOND, -3_500 * SECOND), 0, NOON - 3_600 * SECOND);
     assert_eq!(spending.permits(&[], NOON - 3_600 * SECOND, 9), 2);
+}
+
+#[test]
+fn a_call_shortly_before_midnight_counts_on_both_days() {
+    let limits = [limit(5, Per::Day), limit(100, Per::Month)];
+    let midnight = window_end(Per::Day, NOON);
+    let mut limiter = Limiter::new(&limits, &[], NOON);
+    // early enough: on its day only
+    assert_eq!(start(&mut limiter, midnight - 6 * SECOND, 2), 2);
+    let spends = limiter.reserve(midnight - 2 * SECOND, 3);
+    let rows: Vec<_> = spends.iter().map(|spend| (spend.per, spend.window_start, spend.spent, spend.by_all)).collect();
+    let month = window_start(Per::Month, NOON);
+    let today = window_start(Per::Day, NOON);
+    assert_eq!(rows, [(Per::Day, today, 3, 5), (Per::Day, midnight, 3, 3), (Per::Month, month, 3, 5)]);
+    assert_eq!(limiter.permits(midnight - SECOND, 9), 0);
+    assert_eq!(limiter.permits(midnight, 9), 2);
+    assert_eq!(limiter.permits(midnight + 86_400 * SECOND, 9), 5);
+    // known again after a restart
+    let mut again = Limiter::new(&limits, &spends, midnight);
+    assert_eq!(again.permits(midnight, 9), 2);
+    // and taken back on both
+    limiter.spending.take_back(midnight - 2 * SECOND, 3);
+    assert_eq!((limiter.permits(midnight - SECOND, 9), limiter.permits(midnight, 9)), (3, 5));
 }

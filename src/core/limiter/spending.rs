@@ -12,6 +12,8 @@ const ALLOWED_FOR: Micros = 25 * 3600 * SECOND;
 /// How long its word on a balance that no window renews is believed.
 const BALANCE_FOR: Micros = 3600 * SECOND;
 const LOOK_AGAIN: Micros = 60 * SECOND;
+/// A call that starts so shortly before the end of an hour, a day or a month is counted in both.
+const BORDER: Micros = 5 * SECOND;
 
 /// A provider's word, and the calls that may have started since.
 #[derive(Clone, Copy, Debug)]
@@ -89,32 +91,41 @@ impl Spending {
     }
 
     /// Records `n` calls that start now, whether or not they are permitted, and gives what to add to the ledger:
-    /// one row for each limit.
+    /// one row for each limit, two at the end of its window.
     pub fn reserve(&mut self, limits: &[Limit], now: Micros, n: u32) -> Vec<Spend> {
         if n == 0 {
             return Vec::new();
         }
         self.second.add(now, n);
         self.minute.add(now, n);
-        self.hour.add(now, n.into());
-        self.day.add(now, n.into());
-        self.month.add(now, n.into());
+        self.add_fixed(now, n.into());
         self.last = now;
         self.words.iter_mut().flatten().for_each(|word| word.since = word.since.saturating_add(n.into()));
-        let mut spend = |limit: &Limit| {
-            let start = window_start(limit.per, now);
-            Spend { per: limit.per, window_start: start, spent: n.into(), by_all: self.spent(limit.per, now) }
-        };
-        limits.iter().map(&mut spend).collect()
+        let mut spends = Vec::with_capacity(limits.len());
+        for per in limits.iter().map(|limit| limit.per) {
+            for at in [Some(now), next_too(per, now)].into_iter().flatten() {
+                let by_all = self.spent(per, at);
+                spends.push(Spend { per, window_start: window_start(per, at), spent: n.into(), by_all });
+            }
+        }
+        spends
+    }
+
+    /// Counts calls in the windows that stand in the calendar.
+    fn add_fixed(&mut self, now: Micros, n: i64) {
+        for (per, window) in [(Per::Hour, &mut self.hour), (Per::Day, &mut self.day), (Per::Month, &mut self.month)] {
+            window.add(now, n);
+            if let Some(next) = next_too(per, now) {
+                window.add(next, n);
+            }
+        }
     }
 
     /// Takes back calls reserved last that did not go out.
     pub fn take_back(&mut self, now: Micros, n: u32) {
         self.second.take_back(n);
         self.minute.take_back(n);
-        self.hour.add(now, -i64::from(n));
-        self.day.add(now, -i64::from(n));
-        self.month.add(now, -i64::from(n));
+        self.add_fixed(now, -i64::from(n));
         self.words.iter_mut().flatten().for_each(|word| word.since = (word.since - i64::from(n)).max(0));
     }
 
@@ -258,6 +269,12 @@ impl Spending {
             Per::Month => self.month.evenly_at(now, max, self.last),
         }
     }
+}
+
+/// The next window of the calendar, where a call that starts now may arrive only then, or the provider's clock may be there.
+fn next_too(per: Per, now: Micros) -> Option<Micros> {
+    let end = window_end(per, now);
+    (per >= Per::Hour && end > now && end - now <= BORDER).then_some(end)
 }
 
 /// Every window, and a balance.

@@ -141,6 +141,22 @@ fn a_month_is_used_up_and_the_next_one_begins_at_midnight_utc() {
 }
 
 #[test]
+fn calls_at_the_end_of_a_day_are_counted_on_the_next_one_too() {
+    let simulation = Simulation::begin("simulated_border", r#"[{"max": 8, "per": "day"}]"#);
+    simulation.clock.advance_to(MIDNIGHT - 3 * SECOND);
+    simulation.request(30);
+    simulation.rest(&mut simulation.base.client());
+    assert_eq!(simulation.calls().len(), 8);
+    simulation.pass_until(MIDNIGHT + DAY - MINUTE);
+    // by a clock that is some seconds ahead they were made on this day
+    let early = MIDNIGHT - 5 * SECOND;
+    assert_eq!(in_day(&simulation.calls(), early), 8);
+    simulation.pass_until(MIDNIGHT + DAY + SECOND);
+    simulation.rest(&mut simulation.base.client());
+    assert_eq!(in_day(&simulation.calls(), MIDNIGHT + DAY), 8, "the day after has its own");
+}
+
+#[test]
 fn even_calls_are_spread_over_the_day() {
     let simulation = Simulation::begin("simulated_pace", r#"[{"max": 24, "per": "day", "even": true}]"#);
     simulation.request(60);
