@@ -1,5 +1,9 @@
 //! enrich_fetch: read-through by waiting sessions.
 
+mod encrypted;
+mod places;
+mod snapshots;
+
 use crate::support::{self, address, ask, one, run, same, Base, SOON};
 use serde_json::{json, Value};
 use std::time::{Duration, Instant};

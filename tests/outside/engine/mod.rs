@@ -4,6 +4,7 @@
 mod bound;
 mod breaker;
 mod dead;
+mod log_lines;
 mod outcomes;
 mod queue;
 mod read_again;

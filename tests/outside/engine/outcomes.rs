@@ -73,9 +73,12 @@ fn own(service: &str) -> Vec<Case> {
         _ => ("rate_limited", "limited", 8..11),
     };
     let wait = |seconds: Range<i64>| Paused(limited, seconds);
+    // what VirusTotal says with a time is that a quota is used up
+    let (asked, asked_cause) = if service == "virustotal" { ("used_up", "used_up") } else { (limited, cause) };
+    let asked = || Paused(asked, 36..41);
     let mut cases = vec![
-        case("wait_seconds", json!({"kind": "retry_after_seconds", "n": 40}), "rate_limited", cause, wait(36..41)),
-        case("wait_date", json!({"kind": "retry_after_date", "n": 40}), "rate_limited", cause, wait(36..41)),
+        case("wait_seconds", json!({"kind": "retry_after_seconds", "n": 40}), "rate_limited", asked_cause, asked()),
+        case("wait_date", json!({"kind": "retry_after_date", "n": 40}), "rate_limited", asked_cause, asked()),
         case("wait_unsaid", json!({"kind": "429_plain"}), "rate_limited", cause, wait(pause.clone())),
     ];
     let refused = || Paused("unauthorized", HOUR);
