@@ -3,11 +3,11 @@
 use super::body::{self, candidates, Body};
 use super::known::{hash_prefix, Known};
 use super::recognise::{recognise, Found, Layout, Named, VIRUSTOTAL_UNKNOWN};
-use super::{digest, parse_digest};
-use crate::core::jsonb;
+use super::{digest, hex, parse_digest};
+use crate::core::hash::cache_key_hash;
 use crate::core::key::{self, KeyKind};
 use crate::core::service::Service;
-use crate::core::Micros;
+use crate::core::{jsonb, ttl, Micros};
 use base64::prelude::{Engine as _, BASE64_STANDARD as BASE64};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -81,6 +81,18 @@ impl Whose {
             }
         }
     }
+}
+
+/// The key (in its normal form) of an answer that was kept under a digest, where it is known by now: by its own digest, or as
+/// the hash that the digest may be (see [`digests`]).
+pub fn key_of(service: &Service, digest: &[u8; 32], known: &Known) -> Option<String> {
+    let or_hash = key::normalise(service.key_kind, &hex(digest)).ok().map(|key| key.text);
+    Whose::Digest { digest: *digest, or_hash }.resolve(service, known).map(Cow::into_owned)
+}
+
+/// When an answer that was kept under a digest expires, now that its key is known: keys spread their expiry.
+pub fn expiry_with_key(service: &str, key: &str, fetched_at: Micros, expires_at: Micros) -> Micros {
+    ttl::expires_at(fetched_at, expires_at.saturating_sub(fetched_at), &cache_key_hash(service, key))
 }
 
 /// What the bytes of a file are worth; `modified_at` is the time of observation, unless the file knows better.

@@ -4,12 +4,15 @@
 //! Paths are relative, their parts divided by `/`. No part comes from a key as it is: a key is parsed first (an address, hex
 //! digits) or hashed, so that none can lead out of the tree.
 
-use super::digest;
+use super::{digest, hex};
 use crate::core::key::MAX_KEY;
 use std::net::{IpAddr, Ipv4Addr};
 
 /// The folder that says which hashes VirusTotal does not know.
 const UNKNOWN: &str = "virustotal_unknown";
+/// What is written where VirusTotal and URLhaus know nothing.
+const NOT_FOUND: &str = r#"{"error":{"code":"NotFoundError"}}"#;
+const NO_TAGS: &str = r#"{"tags":""}"#;
 
 /// The path to which the answer of a key (in its normal form) is written; `None` for what is no service or key.
 pub fn written(service: &str, key: &str) -> Option<String> {
@@ -20,14 +23,31 @@ pub fn written(service: &str, key: &str) -> Option<String> {
 /// which no older program keeps that.
 pub fn written_nothing(service: &str, key: &str) -> Option<(String, String)> {
     let body = match service {
-        "virustotal" => r#"{"error":{"code":"NotFoundError"}}"#.to_owned(),
+        "virustotal" => NOT_FOUND.to_owned(),
         "dshield" => format!(r#"{{"ip":{{"number":"{}"}}}}"#, key.parse::<IpAddr>().ok()?),
-        "urlhaus" => r#"{"tags":""}"#.to_owned(),
+        "urlhaus" => NO_TAGS.to_owned(),
         "spur" => format!(r#"{{"ip":"{}"}}"#, key.parse::<IpAddr>().ok()?),
         _ => return None,
     };
     let folder = if service == "virustotal" { UNKNOWN } else { service };
     is_key(key).then(|| (sharded(service, folder, key), body))
+}
+
+/// The path of an answer whose key is known by its digest only.
+pub fn written_by_digest(service: &str, digest: &[u8; 32]) -> Option<String> {
+    is_folder(service).then(|| under(service, digest))
+}
+
+/// The same for an answer that tells that nothing is known: path and body. Where a body names the key, this one names none.
+pub fn nothing_by_digest(service: &str, digest: &[u8; 32]) -> Option<(String, String)> {
+    let (folder, body) = match service {
+        "virustotal" => (UNKNOWN, NOT_FOUND),
+        "dshield" => (service, r#"{"ip":{"number":""}}"#),
+        "urlhaus" => (service, NO_TAGS),
+        "spur" => (service, r#"{"ip":""}"#),
+        _ => return None,
+    };
+    Some((under(folder, digest), body.to_owned()))
 }
 
 /// Every path under which a file of this key (in its normal form) may lie, today's first. Where several are there, the one
@@ -108,7 +128,11 @@ fn sharded(service: &str, folder: &str, key: &str) -> String {
 
 /// The path by the digest of the key, which every service once had and most still have.
 fn digested(folder: &str, key: &str) -> String {
-    let digest: String = digest(key).iter().map(|byte| format!("{byte:02x}")).collect();
+    under(folder, &digest(key))
+}
+
+fn under(folder: &str, digest: &[u8; 32]) -> String {
+    let digest = hex(digest);
     format!("{folder}/{}/{digest}.json", &digest[..2])
 }
 

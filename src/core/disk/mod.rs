@@ -17,6 +17,11 @@ pub fn digest(key: &str) -> [u8; 32] {
     Sha256::digest(key.as_bytes()).into()
 }
 
+/// A digest as files are named by it.
+pub fn hex(digest: &[u8; 32]) -> String {
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Reads 64 hexadecimal digits of either case.
 pub fn parse_digest(text: &str) -> Option<[u8; 32]> {
     let digits = text.as_bytes();

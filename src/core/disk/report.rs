@@ -37,7 +37,11 @@ impl Counts {
     fn note(&mut self, fate: Fate, bytes: u64) {
         self.files += 1;
         self.bytes += bytes;
-        *match fate {
+        *self.of(fate) += 1;
+    }
+
+    fn of(&mut self, fate: Fate) -> &mut u64 {
+        match fate {
             Fate::Imported => &mut self.imported,
             Fate::OlderThanRow => &mut self.older_than_row,
             Fate::Expired => &mut self.expired,
@@ -45,7 +49,12 @@ impl Counts {
             Fate::Malformed => &mut self.malformed,
             Fate::Unreadable => &mut self.unreadable,
             Fate::UnknownKey => &mut self.unknown_key,
-        } += 1;
+        }
+    }
+
+    fn was_named(&mut self, fate: Fate) {
+        self.unknown_key = self.unknown_key.saturating_sub(1);
+        *self.of(fate) += 1;
     }
 }
 
@@ -68,6 +77,14 @@ impl Report {
             if let Some(counts) = self.services.get_mut(service) {
                 counts.note(fate, bytes);
             }
+        }
+    }
+
+    /// The key of a file that was noted as of an unknown one is known after all, and this became of the file.
+    pub fn was_named(&mut self, service: &str, fate: Fate) {
+        self.all.was_named(fate);
+        if let Some(counts) = self.services.get_mut(service) {
+            counts.was_named(fate);
         }
     }
 
@@ -109,7 +126,11 @@ mod tests {
         let parts = [imported, older_than_row, expired, duplicate, malformed, unreadable, unknown_key];
         assert_eq!(parts, [1, 2, 3, 4, 5, 6, 7]);
         assert_eq!(report.services["spur"].files, 16);
-        assert_eq!(Report::parse(Some(&report.to_json())), Some(report));
+        assert_eq!(Report::parse(Some(&report.to_json())), Some(report.clone()));
+        report.was_named("spur", Fate::Duplicate);
+        assert_eq!((report.all.files, report.all.bytes), (28, 280));
+        assert_eq!((report.all.duplicate, report.all.unknown_key), (5, 6));
+        assert_eq!((report.services["spur"].files, report.services["spur"].unknown_key), (16, 6));
         assert_eq!(Report::parse(None), Some(Report::default()));
         assert_eq!(Report::parse(Some("[]")), None);
     }

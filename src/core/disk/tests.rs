@@ -8,10 +8,6 @@ use crate::core::rules::Rules;
 use crate::core::service::{Method, ResponseFormat, Service};
 use proptest::prelude::*;
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 fn found(path: &str) -> Found {
     recognise(path.as_bytes()).unwrap_or_else(|why| panic!("{path} {why}"))
 }
@@ -293,4 +289,37 @@ proptest! {
             let _ = read(&service(name), &at(name, Layout::Flat, false), &bytes);
         }
     }
+}
+
+#[test]
+fn what_is_written_under_a_digest_reads_back_as_the_same() {
+    let digest = digest("2001:DB8::1");
+    for (name, nothing, payload) in [
+        ("dshield", true, r#"{"ip":{"number":"x","count":7}}"#),
+        ("urlhaus", true, r#"{"tags":"elf"}"#),
+        ("spur", true, r#"{"ip":"x","infrastructure":"VPN"}"#),
+        ("virustotal", true, r#"{"data":{"attributes":{"a":1}}}"#),
+        ("hibp", false, r#"{"0123456789ABCDEF0123456789ABCDEF012":7}"#),
+    ] {
+        let read_back = |file: (String, String)| {
+            let found = found(&file.0);
+            assert_eq!(found.service, name);
+            assert!(matches!(found.named, Named::Digest(d) | Named::KeyOrDigest(_, d) if d == digest), "{found:?}");
+            read(&service(name), &found, file.1.as_bytes()).unwrap_or_else(|why| panic!("{name} {why}"))
+        };
+        let answer = read_back(written::file_by_digest(name, &digest, "success", Some(payload)).unwrap());
+        let kept = match answer.ranges {
+            Some(packed) => crate::core::hibp::to_json(&packed),
+            None => answer.payload.unwrap(),
+        };
+        assert_eq!(kept, payload);
+        let empty = written::file_by_digest(name, &digest, "not_found", None);
+        assert_eq!(empty.is_some(), nothing, "{name}");
+        if let Some(file) = empty {
+            assert!(candidates(&file.1).iter().all(String::is_empty), "it names no key");
+            assert_eq!(read_back(file).payload, None, "{name}");
+        }
+        assert_eq!(written::file_by_digest(name, &digest, "error", None), None);
+    }
+    assert_eq!(written::file_by_digest("..", &digest, "success", Some("{}")), None);
 }

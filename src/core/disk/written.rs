@@ -29,6 +29,20 @@ pub fn files(service: &str, key: &str, status: &str, payload: Option<&str>) -> F
     }
 }
 
+/// Path and body of the file for an answer whose key is known by its digest only.
+pub fn file_by_digest(
+    service: &str,
+    digest: &[u8; 32],
+    status: &str,
+    payload: Option<&str>,
+) -> Option<(String, String)> {
+    match (status, payload) {
+        ("success", Some(payload)) => layout::written_by_digest(service, digest).map(|path| (path, compact(payload))),
+        ("not_found", _) => layout::nothing_by_digest(service, digest),
+        _ => None,
+    }
+}
+
 /// JSON text without the white space between its parts.
 pub fn compact(json: &str) -> String {
     let mut out = String::with_capacity(json.len());
