@@ -51,6 +51,25 @@ mod tests {
     }
 
     #[pg_test]
+    fn cleanup_removes_answers_of_unknown_keys_that_are_as_old() {
+        let unknown = |digits: &str, expired: &str| {
+            run(&format!(
+                "INSERT INTO enrichment_orphan (service, digest, payload, response_status, fetched_at, expires_at)
+                VALUES ('urlhaus', decode(repeat('{digits}', 32), 'hex'), '{{}}', 'success', now() - interval '1 year', now() - interval '{expired}')"
+            ));
+        };
+        for (digits, expired) in [("01", "59 days"), ("02", "61 days"), ("03", "70 days"), ("04", "80 days")] {
+            unknown(digits, expired);
+        }
+        aged("urlhaus", "9.9.2.1", "90 days");
+        assert_eq!(text("SELECT enrich_cleanup(3)"), "3");
+        let left = "SELECT left(encode(digest, 'hex'), 2) FROM enrichment_orphan ORDER BY 1";
+        assert_eq!(list(left), ["01", "02"], "the oldest first, and what stands under keys before");
+        assert_eq!(text("SELECT enrich_cleanup()"), "1");
+        assert_eq!(list(left), ["01"]);
+    }
+
+    #[pg_test]
     fn cleanup_of_a_negative_number_is_refused() {
         refused("SELECT enrich_cleanup(-1)").says("22023", "max_rows must not be negative: -1", "or NULL for all");
     }

@@ -50,8 +50,10 @@ SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF TG_OP = 'TRUNCATE' THEN
         TRUNCATE @extschema@.enrichment_migration_row;
+        UPDATE @extschema@.enrichment_orphan SET migration = NULL WHERE migration IS NOT NULL;
     ELSE
         DELETE FROM @extschema@.enrichment_migration_row r USING gone WHERE r.migration = gone.id;
+        UPDATE @extschema@.enrichment_orphan o SET migration = NULL FROM gone WHERE o.migration = gone.id;
     END IF;
     RETURN NULL;
 END $$;
@@ -69,19 +71,21 @@ CREATE TABLE enrichment_migration_problem (
 );
 CREATE INDEX enrichment_migration_problem_run ON enrichment_migration_problem (migration, path);
 
+-- Without a foreign key: who forgets a run (DELETE, or TRUNCATE with CASCADE) must not lose what it brought.
 CREATE TABLE enrichment_orphan (
     service         text COLLATE "C" NOT NULL,
     digest          bytea NOT NULL CHECK (pg_catalog.length(digest) = 32),
-    migration       bigint NOT NULL REFERENCES enrichment_migration ON DELETE CASCADE,
+    migration       bigint,
     payload         jsonb,
     ranges          bytea,
     response_status text NOT NULL CHECK (response_status IN ('success', 'not_found')),
     fetched_at      timestamptz NOT NULL,
     expires_at      timestamptz NOT NULL,
     altered         boolean NOT NULL DEFAULT false,
-    PRIMARY KEY (service, digest, migration)
+    PRIMARY KEY (service, digest, fetched_at)
 );
-CREATE INDEX enrichment_orphan_run ON enrichment_orphan (migration);
+CREATE INDEX enrichment_orphan_run ON enrichment_orphan (migration, service, digest);
+CREATE INDEX enrichment_orphan_expiry ON enrichment_orphan (expires_at);
 
 SELECT pg_catalog.pg_extension_config_dump('enrichment_migration', '');
 SELECT pg_catalog.pg_extension_config_dump('enrichment_migration_row', '');
@@ -375,7 +379,7 @@ COMMENT ON COLUMN @extschema@.enrichment_migration_problem.reason IS 'What is wr
 COMMENT ON TABLE @extschema@.enrichment_orphan IS 'Imported answers whose file is named by a digest of a key that nobody has named yet; found under its key when that is read, and taken over when it is asked for or seen.';
 COMMENT ON COLUMN @extschema@.enrichment_orphan.service IS 'The service.';
 COMMENT ON COLUMN @extschema@.enrichment_orphan.digest IS 'SHA-256 of the key, or the hash that is the key: which, shows when the key is known.';
-COMMENT ON COLUMN @extschema@.enrichment_orphan.migration IS 'Number of the run that brought it.';
+COMMENT ON COLUMN @extschema@.enrichment_orphan.migration IS 'Number of the run that brought it. NULL: there is no record of that run any more.';
 COMMENT ON COLUMN @extschema@.enrichment_orphan.payload IS 'The answer; of a hash range the summary. NULL: the provider knows nothing.';
 COMMENT ON COLUMN @extschema@.enrichment_orphan.ranges IS 'A packed hash range.';
 COMMENT ON COLUMN @extschema@.enrichment_orphan.response_status IS 'success or not_found.';
@@ -407,7 +411,7 @@ COMMENT ON FUNCTION @extschema@.enrichment_migration_check(text, text, text[], i
 COMMENT ON FUNCTION @extschema@.enrichment_migration_begin(text, text, text[], integer, boolean) IS
     'Part of the imports: begins a run or takes up an interrupted one; returns its number.';
 COMMENT ON FUNCTION @extschema@.enrichment_migration_gone() IS
-    'Trigger: what runs brought is forgotten with them.';
+    'Trigger: what was noted of the way back is forgotten with its runs; the answers they brought stay.';
 COMMENT ON FUNCTION @extschema@.enrichment_migration_step(bigint, text, text[], integer, boolean) IS
     'Part of enrich_migrate_disk: takes the next files of a run; without a number only tries.';
 COMMENT ON FUNCTION @extschema@.enrichment_migration_given(boolean, boolean, integer) IS 'Of the procedures that import: refuses NULL where a default is meant.';

@@ -84,6 +84,7 @@ DECLARE
     before   bigint := 0;
     done     bigint;
     spent    numeric;
+    ended    boolean;
     got      record;
 BEGIN
     PERFORM @extschema@.enrichment_migration_given(dry_run, keep_expired, batch_size);
@@ -112,13 +113,14 @@ BEGIN
             EXECUTE pg_catalog.format('SELECT count(*) FROM %s t WHERE ($1 IS NULL OR t.service = ANY ($1)) AND (t.service IS NULL OR t.cache_key IS NULL)', origin)
                 INTO nameless USING named;
         END IF;
-        report := @extschema@.enrichment_migration_take(run, kind, first, keep_expired, got.names, got.keys, got.bodies, got.at,
-            got.place, total, nameless, got.place IS NULL)::jsonb;
+        SELECT t.finished, t.report::jsonb INTO ended, report
+        FROM @extschema@.enrichment_migration_take(run, kind, first, keep_expired, got.names, got.keys, got.bodies, got.at,
+            got.place, total, nameless, got.place IS NULL) t;
         COMMIT;
         SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
         PERFORM @extschema@.enrichment_migration_memory();
-        EXIT WHEN got.place IS NULL;
-        place := got.place;
+        EXIT WHEN ended;
+        place := coalesce(got.place, place);
         first := false;
         done := (report ->> 'files')::bigint;
         IF clock_timestamp() >= told + interval '3 seconds' THEN
@@ -185,7 +187,7 @@ BEGIN
     LOOP
         EXECUTE query INTO got USING place, 500, @extschema@.enrichment_migration_named(run.services);
         FOR found IN SELECT d.path, d.service, d.cache_key, d.finding, d.files
-            FROM @extschema@.enrichment_migration_compare(enrich_migration_verify.id, run.kind, first, got.names, got.keys, got.bodies, got.at) d
+            FROM @extschema@.enrichment_migration_compare(run.kind, first, got.names, got.keys, got.bodies, got.at) d
         LOOP
             IF found.path IS NULL THEN
                 counts := counts || pg_catalog.jsonb_build_object(found.finding, coalesce((counts ->> found.finding)::bigint, 0) + found.files);
@@ -208,7 +210,7 @@ SELECT 'admin', 'EXECUTE', o FROM pg_catalog.unnest(ARRAY[
     'enrichment_migrate_rows(text, text, regclass, boolean, text[], integer, boolean, jsonb)',
     'enrichment_migration_query(text, regclass)', 'enrichment_migration_named(text[])',
     'enrichment_migration_take(bigint, text, boolean, boolean, text[], text[], text[], bigint[], text, bigint, bigint, boolean)',
-    'enrichment_migration_compare(bigint, text, boolean, text[], text[], text[], bigint[])']) AS o;
+    'enrichment_migration_compare(text, boolean, text[], text[], text[], bigint[])']) AS o;
 INSERT INTO @extschema@.enrichment_privilege (level, action, object)
 VALUES ('admin', 'SELECT', 'enrichment_import'), ('admin', 'INSERT, UPDATE, DELETE', 'enrichment_import');
 
@@ -231,6 +233,6 @@ COMMENT ON FUNCTION @extschema@.enrichment_migration_query(text, regclass) IS
 COMMENT ON FUNCTION @extschema@.enrichment_migration_named(text[]) IS
     'Part of enrich_migrate_table: services by the names that the older table has for them.';
 COMMENT ON FUNCTION @extschema@.enrichment_migration_take(bigint, text, boolean, boolean, text[], text[], text[], bigint[], text, bigint, bigint, boolean) IS
-    'Part of the imports: takes the next rows of a run; without a number only tries. Returns the report so far.';
-COMMENT ON FUNCTION @extschema@.enrichment_migration_compare(bigint, text, boolean, text[], text[], text[], bigint[]) IS
+    'Part of the imports: takes the next rows of a run; without a number only tries. Returns the report so far and whether it is finished.';
+COMMENT ON FUNCTION @extschema@.enrichment_migration_compare(text, boolean, text[], text[], text[], bigint[]) IS
     'Part of enrich_migration_verify: compares rows with the cache.';

@@ -364,7 +364,7 @@ COMMENT ON FUNCTION @extschema@.enrich_compare_and_store(text, text, bigint, jso
 COMMENT ON FUNCTION @extschema@.enrich_invalidate(text, text, boolean) IS
     'Makes a key (NULL: every key) of a service expire now, or deletes it (hard). Returns how many rows changed.';
 COMMENT ON FUNCTION @extschema@.enrich_cleanup(bigint) IS
-    'Deletes what is past expiry and the stale_ttl of its service, at most max_rows (NULL: all). Returns how many rows.';
+    'Deletes what is past expiry and the stale_ttl of its service, answers of unknown keys included, at most max_rows (NULL: all). Returns how many rows.';
 COMMENT ON FUNCTION @extschema@.enrich_request(text, text, integer) IS
     'Asks the worker to fetch a key: queued, already_queued, fresh, ineligible, disabled or no_credential.';
 COMMENT ON FUNCTION @extschema@.enrich_request_many(text, text[], integer) IS

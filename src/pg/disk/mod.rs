@@ -7,7 +7,7 @@
 mod shared;
 
 use crate::core::disk::body::Body;
-use crate::core::disk::item::digests;
+use crate::core::disk::item::{digests, expiry_with_key};
 use crate::core::error::Error;
 use crate::core::hibp::{self, Suffix};
 use crate::core::json_text::Safe;
@@ -84,7 +84,10 @@ fn imported(service: &Service, key: &str) -> Result<Option<Lying>, Error> {
     }
     let digests = digests(key);
     let found = orphans::find(&service.name, digests.iter().map(<[u8; 32]>::as_slice).collect())?;
-    Ok(found.map(|(body, fetched_at, expires_at)| Lying { body, fetched_at, expires_at }))
+    Ok(found.map(|(body, fetched_at, until)| {
+        let expires_at = expiry_with_key(&service.name, key, fetched_at, until);
+        Lying { body, fetched_at, expires_at }
+    }))
 }
 
 /// An entry that says what the provider said; a failure is none, and nothing newer than a file.

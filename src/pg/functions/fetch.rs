@@ -28,7 +28,9 @@ use pgrx::prelude::*;
 fn enrich_fetch(service: &str, key: Utf8, timeout: default!(Interval, "'10 s'")) -> Answer<Option<RawJsonb>> {
     let service = registry::service(service)?;
     let key = key_to_write(&service, &key)?;
-    adopt(&service.name, std::iter::once(key.text.as_str()))?;
+    if !recovering() {
+        adopt(&service.name, std::iter::once(key.text.as_str()))?;
+    }
     let deadline = clock().saturating_add(positive_length(&timeout)?);
     if let Some(entry) = latest(&service, &key)?.filter(|entry| entry.fresh(clock())) {
         return Ok(entry.payload.map(|kept| kept.answer()));

@@ -1,6 +1,7 @@
 //! Moving in from rows, as the procedures of sql/install/62_import.sql call it.
 
 use super::given;
+use crate::pg::encoding::RawText;
 use crate::pg::migration::rows::{self, Columns, Kind, Order};
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
@@ -16,13 +17,15 @@ fn columns(names: Texts, keys: Texts, bodies: Texts, at: Option<Vec<Option<i64>>
     }
 }
 
-/// Takes the next rows of a run, or of an order that is only tried (run NULL); returns the report so far.
+/// Takes the next rows of a run, or of an order that is only tried (run NULL); returns the report so far. When all rows were
+/// given, it is called until it is finished.
 ///
 /// # Errors
 /// 22023 for an argument that must not be NULL; a run of another session.
 #[pg_extern(volatile, security_definer)]
 #[search_path(pg_catalog, pg_temp)]
 #[allow(clippy::too_many_arguments)] // the columns of a batch and how it is taken
+#[allow(clippy::type_complexity)] // a row, as pgrx wants it
 fn enrichment_migration_take(
     run: Option<i64>,
     kind: Option<&str>,
@@ -35,8 +38,8 @@ fn enrichment_migration_take(
     place: Option<String>,
     total: Option<i64>,
     nameless: Option<i64>,
-    finished: Option<bool>,
-) -> Result<String, ErrorReport> {
+    all_given: Option<bool>,
+) -> Result<TableIterator<'static, (name!(finished, bool), name!(report, RawText))>, ErrorReport> {
     let order = Order {
         run,
         kind: Kind::parse(given(kind, "kind")?)?,
@@ -45,21 +48,20 @@ fn enrichment_migration_take(
         position: place,
         total,
         nameless: given(nameless, "nameless")?,
-        finished: given(finished, "finished")?,
+        all_given: given(all_given, "all_given")?,
     };
-    Ok(rows::step(order, columns(names, keys, bodies, observed_at))?)
+    let (report, finished) = rows::step(order, columns(names, keys, bodies, observed_at))?;
+    Ok(TableIterator::once((finished, RawText::of_utf8(&report))))
 }
 
-/// Compares rows that a run has read with the cache; no rows end the comparison.
+/// Compares rows that were read with the cache; no rows end the comparison.
 ///
 /// # Errors
 /// 22023 for an argument that must not be NULL.
 #[pg_extern(volatile, security_definer)]
 #[search_path(pg_catalog, pg_temp)]
 #[allow(clippy::type_complexity)] // a row, as pgrx wants it
-#[allow(clippy::too_many_arguments)] // the columns of a batch and whose it is
 fn enrichment_migration_compare(
-    run: Option<i64>,
     kind: Option<&str>,
     first: Option<bool>,
     names: Option<Vec<Option<String>>>,
@@ -79,7 +81,7 @@ fn enrichment_migration_compare(
     >,
     ErrorReport,
 > {
-    let (run, kind) = (given(run, "run")?, Kind::parse(given(kind, "kind")?)?);
-    let found = rows::verify(run, kind, given(first, "first")?, columns(names, keys, bodies, observed_at))?;
+    let kind = Kind::parse(given(kind, "kind")?)?;
+    let found = rows::verify(kind, given(first, "first")?, columns(names, keys, bodies, observed_at))?;
     Ok(TableIterator::new(found.into_iter().map(|row| (row.path, row.service, row.key, row.finding, row.files))))
 }

@@ -4,6 +4,7 @@
 pub mod adopt;
 pub mod rows;
 pub mod run;
+mod second_look;
 mod subtransaction;
 mod take;
 pub mod verify;

@@ -2,6 +2,7 @@
 //! rights and hands them over; what becomes of them is decided as for files of a directory.
 
 use super::run::watch;
+use super::second_look::SecondLook;
 use super::take::{fit, take, Rules, Seen};
 use super::verify::{compare, Finding, Findings};
 use crate::core::disk::item::{look_at_row, look_at_sent, Item, Services};
@@ -89,7 +90,8 @@ pub struct Order {
     pub total: Option<i64>,
     /// Rows without a name, which no batch holds.
     pub nameless: i64,
-    pub finished: bool,
+    /// No rows are left: this batch is empty.
+    pub all_given: bool,
 }
 
 /// What lasts from one batch to the next. Of a run that stores, only the keys by which digests are found.
@@ -97,6 +99,7 @@ pub struct Order {
 struct Held {
     known: Known,
     seen: Seen,
+    second: SecondLook,
     report: Report,
 }
 
@@ -126,12 +129,15 @@ fn hold(held: Held) {
     HELD.with(|place| *place.borrow_mut() = Some(held));
 }
 
-/// Takes a batch; returns the report so far.
+/// Named in one step of a second look, at most.
+const NAMED: usize = 1000;
+
+/// Takes a batch; returns the report so far, and whether that was all.
 ///
 /// # Errors
 /// A run that is not this session's; what PostgreSQL says while storing.
-pub fn step(order: Order, columns: Columns) -> Result<String, Error> {
-    let Order { run, kind, first, keep_expired, position, total, nameless, finished } = order;
+pub fn step(order: Order, columns: Columns) -> Result<(String, bool), Error> {
+    let Order { run, kind, first, keep_expired, position, total, nameless, all_given } = order;
     let mut held = held(kind, first)?;
     let (mut report, keep_expired) = match run {
         None => (std::mem::take(&mut held.report), keep_expired),
@@ -147,6 +153,8 @@ pub fn step(order: Order, columns: Columns) -> Result<String, Error> {
     let items = columns.items(kind, &registry::all()?)?;
     let rules = Rules { run, keep_expired, noun: kind.noun(), noted: true };
     take(&rules, &items, &mut report, &mut held.seen, &mut held.known)?;
+    let finished = all_given
+        && (kind == Kind::Table || held.second.go_on(run, NAMED, &mut held.known, &mut held.seen, &mut report)?);
     for _ in 0..nameless {
         report.note(None, Fate::Malformed, 0);
     }
@@ -162,18 +170,18 @@ pub fn step(order: Order, columns: Columns) -> Result<String, Error> {
         held.report = report;
         hold(held);
     }
-    Ok(text)
+    Ok((text, finished))
 }
 
 /// Compares a batch with what the cache holds.
 ///
 /// # Errors
 /// What PostgreSQL says.
-pub fn verify(run: i64, kind: Kind, first: bool, columns: Columns) -> Result<Vec<Finding>, Error> {
+pub fn verify(kind: Kind, first: bool, columns: Columns) -> Result<Vec<Finding>, Error> {
     let mut held = held(kind, first)?;
     let items = columns.items(kind, &registry::all()?)?;
     let mut found = Findings::default();
-    compare(run, &items, &mut found, &mut held.known)?;
+    compare(&items, &mut found, &mut held.known)?;
     if items.is_empty() {
         forget();
     } else {

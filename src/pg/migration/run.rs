@@ -2,6 +2,7 @@
 //! counts is the run's row; a reading that does not stand where the row says (after an error, a cancel, a rollback) is
 //! begun anew from there.
 
+use super::second_look::SecondLook;
 use super::take::{fit, take, Rules, Seen};
 use crate::core::disk::item::Item;
 use crate::core::disk::known::Known;
@@ -59,6 +60,8 @@ struct Reading {
     report: Report,
     seen: Seen,
     known: Known,
+    /// All files are taken, and what could not be named is looked at again.
+    second: Option<SecondLook>,
     /// Files that this reading has stored.
     stored: usize,
     helper: Helper,
@@ -119,10 +122,16 @@ pub fn step(run: Option<i64>, order: Order) -> Result<State, Error> {
         Some(held) => held,
         None => begin(run, &order, position, batches, report.as_ref())?,
     };
-    let (items, end) = reading.next_batch(order.batch_size.max(1) as usize)?;
+    let most = order.batch_size.max(1) as usize;
+    let (items, read) = if reading.second.is_some() { (Vec::new(), true) } else { reading.next_batch(most)? };
     let noted = run.is_some() && disk::written_elsewhere(Path::new(&order.directory));
     let rules = Rules { run, keep_expired: order.keep_expired, noun: "file", noted };
-    take(&rules, &items, report.as_mut().unwrap_or(&mut reading.report), &mut reading.seen, &mut reading.known)?;
+    let counts = report.as_mut().unwrap_or(&mut reading.report);
+    take(&rules, &items, counts, &mut reading.seen, &mut reading.known)?;
+    let end = read && {
+        let second = reading.second.get_or_insert_default();
+        second.go_on(run, most, &mut reading.known, &mut reading.seen, counts)?
+    };
     reading.batches += 1;
     reading.stored += items.len();
     if run.is_some() && !end && reading.stored >= LONG && matches!(reading.helper, Helper::NotYet) {
@@ -156,6 +165,7 @@ fn begin(
         report: Report::default(),
         seen: Seen::default(),
         known,
+        second: None,
         stored: 0,
         helper: Helper::NotYet,
     })

@@ -8,6 +8,7 @@ use crate::core::error::Error;
 use crate::core::hash::cache_key_hash;
 use crate::core::{ttl, Micros};
 use crate::pg::backlog;
+use crate::pg::store::migration::orphans::{self, Digest};
 use crate::pg::store::migration::{self as rows, Batch};
 use crate::pg::store::registry;
 use crate::pg::{convert, disk};
@@ -36,8 +37,14 @@ struct Incoming<'a> {
     expires_at: Micros,
 }
 
-/// Keys that a run which only tries has found; of each eight bytes of its hash.
-pub type Seen = HashSet<u64>;
+/// What a run that only tries has found.
+#[derive(Default)]
+pub struct Seen {
+    /// Of each key eight bytes of its hash.
+    keys: HashSet<u64>,
+    /// Of each service the digests of unknown keys, and when the newest of their answers was observed.
+    pub unknown: BTreeMap<String, BTreeMap<Digest, Micros>>,
+}
 
 /// Makes answers such as this database takes, whatever its encoding.
 pub fn fit(items: &mut [Item]) {
@@ -60,7 +67,7 @@ pub fn take(
     let keys = resolve(items, known);
     let mut problems: Vec<(String, &'static str, String)> = Vec::new();
     let mut keyed: BTreeMap<&str, Vec<(&str, Incoming)>> = BTreeMap::new();
-    let mut orphans: BTreeMap<&str, Vec<(&[u8], Incoming)>> = BTreeMap::new();
+    let mut unknown: BTreeMap<&str, Vec<(&Digest, Incoming)>> = BTreeMap::new();
     for (item, key) in items.iter().zip(&keys) {
         let mut problem = |fate: Fate, outcome: &'static str, why: &str| {
             report.note(None, fate, item.bytes);
@@ -87,40 +94,37 @@ pub fn take(
                 match (key, &answer.key) {
                     (Some(key), _) | (None, Whose::Key(key)) => keyed.entry(service).or_default().push((key, incoming)),
                     (None, Whose::Digest { digest, .. }) => {
-                        orphans.entry(service).or_default().push((digest, incoming));
+                        unknown.entry(service).or_default().push((digest, incoming));
                     }
                 }
             }
+        }
+    }
+    // first, because who takes an answer over from its digest locks that before the row of the key
+    for (service, mut incoming) in unknown {
+        let newest = newest_of_each(&mut incoming, |twice| report.note(Some(service), Fate::Duplicate, twice.bytes));
+        let fates = match rules.run {
+            Some(run) => store(rules.noun, &newest, &mut problems, |some| keep(run, service, some))?,
+            None => try_to_keep(service, &newest, seen)?,
+        };
+        for ((_, incoming), fate) in newest.iter().zip(fates) {
+            report.note((fate != Fate::Malformed).then_some(service), fate, incoming.bytes);
         }
     }
     let mut imported = Imported::default();
     for (service, mut incoming) in keyed {
         let newest = newest_of_each(&mut incoming, |twice| report.note(Some(service), Fate::Duplicate, twice.bytes));
         let fates = match rules.run {
-            Some(run) => store(run, rules, service, &newest, &mut problems)?,
-            None => try_out(service, &newest, seen)?,
+            Some(run) => store(rules.noun, &newest, &mut problems, |some| store_all(run, rules, service, some))?,
+            None => {
+                let files = newest.iter().map(|(key, incoming)| (*key, incoming.answer.fetched_at));
+                try_out(service, &files.collect::<Vec<_>>(), seen)?
+            }
         };
         for ((key, incoming), fate) in newest.iter().zip(fates) {
             report.note((fate != Fate::Malformed).then_some(service), fate, incoming.bytes);
             if fate == Fate::Imported {
                 imported.note(service, key, incoming.expires_at > now);
-            }
-        }
-    }
-    for (service, mut incoming) in orphans {
-        let newest = newest_of_each(&mut incoming, |twice| report.note(Some(service), Fate::UnknownKey, twice.bytes));
-        for (_, incoming) in &newest {
-            report.note(Some(service), Fate::UnknownKey, incoming.bytes);
-        }
-        if let Some(run) = rules.run {
-            let digests = newest.iter().map(|(digest, _)| *digest).collect();
-            rows::orphans::keep_orphans(
-                run,
-                &batch_of(service, newest.iter().map(|(_, incoming)| ("", incoming))),
-                digests,
-            )?;
-            if !newest.is_empty() && !registry::has_orphans(service) {
-                registry::announce_orphans();
             }
         }
     }
@@ -188,23 +192,21 @@ fn batch_of<'a>(service: &'a str, incoming: impl Iterator<Item = (&'a str, &'a I
     batch
 }
 
-/// Stores what is new or newer. A batch that PostgreSQL does not take is stored one by one, so that one odd file is listed
+/// Stores what is new or newer, all of it by `work`. A batch that PostgreSQL does not take is stored one by one, so that one odd file is listed
 /// and the others are in.
-fn store(
-    run: i64,
-    rules: &Rules,
-    service: &str,
-    incoming: &[(&str, Incoming)],
+fn store<'a, K>(
+    noun: &str,
+    incoming: &[(K, Incoming<'a>)],
     problems: &mut Vec<(String, &'static str, String)>,
+    work: impl Fn(&[(K, Incoming<'a>)]) -> Result<Vec<Fate>, Error>,
 ) -> Result<Vec<Fate>, Error> {
-    let noun = rules.noun;
-    if let Ok(fates) = attempt(|| store_all(run, rules, service, incoming))? {
+    if let Ok(fates) = attempt(|| work(incoming))? {
         return Ok(fates);
     }
     let mut fates = Vec::with_capacity(incoming.len());
     for one in incoming {
         pgrx::check_for_interrupts!();
-        match attempt(|| store_all(run, rules, service, std::slice::from_ref(one)))? {
+        match attempt(|| work(std::slice::from_ref(one)))? {
             Ok(stored) => fates.extend(stored),
             Err(message) => {
                 problems.push((shown(one.1.path), "malformed", format!("the {noun} cannot be stored: {message}")));
@@ -258,22 +260,56 @@ fn beside(row: &rows::Standing, fetched_at: Micros) -> (Fate, bool) {
     }
 }
 
-/// The same without storing anything.
-fn try_out(service: &str, incoming: &[(&str, Incoming)], seen: &mut Seen) -> Result<Vec<Fate>, Error> {
-    let standing = rows::standing(None, service, incoming.iter().map(|(key, _)| *key).collect())?;
+/// The same without storing anything, of keys with the observations of their files.
+pub fn try_out(service: &str, files: &[(&str, Micros)], seen: &mut Seen) -> Result<Vec<Fate>, Error> {
+    let standing = rows::standing(None, service, files.iter().map(|(key, _)| *key).collect())?;
     let standing: HashMap<&str, &rows::Standing> = standing.iter().map(|row| (row.key.as_str(), row)).collect();
-    let fates = incoming.iter().map(|(key, one)| {
+    let fates = files.iter().map(|(key, fetched_at)| {
         let mut head = [0; 8];
         head.copy_from_slice(&cache_key_hash(service, key)[..8]);
         let head = u64::from_ne_bytes(head);
-        if seen.contains(&head) {
+        if seen.keys.contains(&head) {
             return Fate::Duplicate;
         }
-        let fate = standing.get(key).map_or(Fate::Imported, |row| beside(row, one.answer.fetched_at).0);
+        let fate = standing.get(key).map_or(Fate::Imported, |row| beside(row, *fetched_at).0);
         if fate == Fate::Imported {
-            seen.insert(head);
+            seen.keys.insert(head);
         }
         fate
+    });
+    Ok(fates.collect())
+}
+
+/// Keeps answers under the digests of keys that nobody has named.
+fn keep(run: i64, service: &str, incoming: &[(&Digest, Incoming)]) -> Result<Vec<Fate>, Error> {
+    let batch = batch_of(service, incoming.iter().map(|(_, incoming)| ("", incoming)));
+    let fates = orphans::keep(run, &batch, incoming.iter().map(|(digest, _)| digest.as_slice()).collect())?;
+    let fates: Vec<Fate> =
+        incoming.iter().map(|(digest, _)| fates.get(*digest).copied().unwrap_or(Fate::Duplicate)).collect();
+    if fates.contains(&Fate::UnknownKey) && !registry::has_orphans(service) {
+        registry::announce_orphans()?;
+    }
+    Ok(fates)
+}
+
+/// The same without storing anything.
+fn try_to_keep(service: &str, incoming: &[(&Digest, Incoming)], seen: &mut Seen) -> Result<Vec<Fate>, Error> {
+    let standing = orphans::standing(service, incoming.iter().map(|(digest, _)| digest.as_slice()).collect())?;
+    let unknown = seen.unknown.entry(service.to_owned()).or_default();
+    let fates = incoming.iter().map(|(digest, incoming)| {
+        let fetched_at = incoming.answer.fetched_at;
+        if let Some(observed) = unknown.get_mut(*digest) {
+            *observed = fetched_at.max(*observed);
+            return Fate::Duplicate;
+        }
+        match standing.get(*digest) {
+            Some(at) if fetched_at < *at => Fate::OlderThanRow,
+            Some(at) if fetched_at == *at => Fate::Duplicate,
+            _ => {
+                unknown.insert(**digest, fetched_at);
+                Fate::UnknownKey
+            }
+        }
     });
     Ok(fates.collect())
 }

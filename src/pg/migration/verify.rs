@@ -47,10 +47,10 @@ pub fn verify(run: i64) -> Result<Vec<Finding>, Error> {
     while let Some(part) = next_part(&mut pipeline)? {
         items.extend(part);
         if items.len() >= BATCH {
-            compare(run, &std::mem::take(&mut items), &mut found, &mut known)?;
+            compare(&std::mem::take(&mut items), &mut found, &mut known)?;
         }
     }
-    compare(run, &items, &mut found, &mut known)?;
+    compare(&items, &mut found, &mut known)?;
     Ok(found.rows())
 }
 
@@ -83,7 +83,7 @@ impl Findings {
 /// A file, what it says, and whose it is where that is known.
 type Compare<'a> = (&'a Item, &'a Answer, Option<&'a str>);
 
-pub(super) fn compare(run: i64, items: &[Item], found: &mut Findings, known: &mut Known) -> Result<(), Error> {
+pub(super) fn compare(items: &[Item], found: &mut Findings, known: &mut Known) -> Result<(), Error> {
     let now = convert::clock();
     let keys = resolve(items, known);
     let mut groups: BTreeMap<(&str, bool), Vec<Compare>> = BTreeMap::new();
@@ -108,7 +108,7 @@ pub(super) fn compare(run: i64, items: &[Item], found: &mut Findings, known: &mu
             batch.payloads.push(rows::Payload::of(answer));
             batch.ranges.push(answer.body.ranges.as_deref());
         }
-        let compared = if known { compare_rows(&batch)? } else { compare_orphans(run, &batch, digests)? };
+        let compared = if known { compare_rows(&batch)? } else { compare_orphans(&batch, digests)? };
         for ((item, answer, key), row) in files.into_iter().zip(compared) {
             found.note(item, Some(answer), key, finding(answer, key, row, now));
         }

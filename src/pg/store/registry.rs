@@ -177,11 +177,15 @@ pub fn is_attached(service: &str) -> bool {
 }
 
 /// Tells every session, at commit, that a service has or has no such answers now; this one is told that they are to be looked at.
-pub fn announce_orphans() {
-    let relation = RELATION.with(Cell::get);
+///
+/// # Errors
+/// What reading the registry raises, where this session has not read it yet.
+pub fn announce_orphans() -> Result<(), Error> {
+    let relation = with_all(|_| RELATION.with(Cell::get))?;
     if relation != pg_sys::InvalidOid {
         announce_change(relation);
     }
+    Ok(())
 }
 
 fn unknown(name: &str, all: &BTreeMap<String, Arc<Service>>) -> Error {

@@ -6,7 +6,7 @@ use crate::core::error::Error;
 use crate::core::worth;
 use crate::core::Micros;
 use crate::pg::lone::Lone;
-use crate::pg::migration::adopt::{adopt, adopt_for_source};
+use crate::pg::migration::adopt::{adopt_for_source, adopt_written};
 use crate::pg::store::arrivals::{self, Arrival};
 use crate::pg::store::indicators::{self, Judged};
 use crate::pg::store::sources::{self, Source};
@@ -61,6 +61,7 @@ fn fold(source: &Source, arrivals: Vec<Arrival>, urgent: bool) -> Result<(), Err
     let now = convert::clock();
     let mut judged = Vec::with_capacity(arrivals.len());
     let mut requests: BTreeMap<String, BTreeMap<String, i32>> = BTreeMap::new();
+    let mut written: BTreeMap<String, Vec<(String, String)>> = BTreeMap::new();
     for Arrival { key, .. } in arrivals {
         let Some(seen) = key else {
             sources::sweep_soon(&source.name)?;
@@ -71,6 +72,9 @@ fn fold(source: &Source, arrivals: Vec<Arrival>, urgent: bool) -> Result<(), Err
             let worth = worth::priority(seen.weight, seen.latest.map(convert::to_micros), now);
             let priority = if urgent { worth::urgent(worth) } else { worth };
             for (service, key) in takers {
+                if *key != seen.raw_key {
+                    written.entry(service.clone()).or_default().push((key.clone(), seen.raw_key.clone()));
+                }
                 let asked = requests.entry(service.clone()).or_default();
                 let most = asked.entry(key.clone()).or_insert(priority);
                 *most = priority.max(*most);
@@ -81,7 +85,8 @@ fn fold(source: &Source, arrivals: Vec<Arrival>, urgent: bool) -> Result<(), Err
     }
     indicators::fold(&source.name, judged, urgent)?;
     for (service, keys) in requests {
-        adopt(&service, keys.keys().map(String::as_str))?;
+        let written = written.remove(&service).unwrap_or_default();
+        adopt_written(&service, keys.keys().map(String::as_str), &written)?;
         if registry::service(&service)?.enabled {
             asking::ask(&service, keys.into_iter().collect(), urgent)?;
         }

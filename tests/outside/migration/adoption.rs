@@ -176,3 +176,47 @@ fn keys_that_tables_queue_and_cache_hold_are_found_by_hashing_them() {
     assert_eq!(parts(&report(&mut client, &tree.import(""))), "files 4, imported 3, unknown_key 1");
     assert_eq!(one::<i64>(&mut client, "SELECT count(*) FROM enrichment_queue"), 0, "it is answered");
 }
+
+/// More than are looked for at a time.
+const WRITTEN_OTHERWISE: u32 = 1100;
+
+#[test]
+fn keys_that_a_table_writes_otherwise_than_in_normal_form_get_the_answers_that_lie_under_the_digests_of_what_it_writes()
+{
+    let (cluster, mut client) = database("written_otherwise");
+    let tree = Tree::new();
+    for n in 1..=WRITTEN_OTHERWISE {
+        tree.file(&by_digest("urlhaus", &format!("2600:ABCD::{n:X}")), format!("{{\"tags\":\"of {n}\"}}"), 5);
+    }
+    assert_eq!(parts(&report(&mut client, &tree.import(""))), "files 1100, unknown_key 1100");
+    run(
+        &mut client,
+        "UPDATE enrichment_service SET enabled = true;
+        CREATE TABLE session_summaries (session_id int PRIMARY KEY, source_ip text, enrichment jsonb);
+        INSERT INTO session_summaries SELECT n, '2600:ABCD::' || upper(to_hex(n)) FROM generate_series(1, 1100) n;
+        SELECT enrich_attach('session_summaries', 'source_ip', '{urlhaus}', 'enrichment')",
+    );
+    wait_served(&cluster, "written_otherwise");
+    let until = |client: &mut postgres::Client, sql: &str, wanted: u32| {
+        wait_until(sql, SOON, || match one::<i64>(client, sql) {
+            found if found == i64::from(wanted) => Ok(Some(())),
+            found => Err(found.to_string()),
+        });
+    };
+    until(&mut client, "SELECT count(*) FROM enrichment_orphan", 0);
+    let theirs = "SELECT count(*) FROM enrichment_cache
+        WHERE cache_key = '2600:abcd::' || to_hex(regexp_replace(payload ->> 'tags', '.* ', '')::int) AND payload ->> 'tags' LIKE ";
+    until(&mut client, &format!("{theirs} 'of %'"), WRITTEN_OTHERWISE);
+    let filled = "SELECT count(*) FROM session_summaries WHERE enrichment ->> 'urlhaus' LIKE '%of %'";
+    until(&mut client, filled, WRITTEN_OTHERWISE);
+    // what waits for keys that are known long since is found when the table is searched
+    run(
+        &mut client,
+        "INSERT INTO enrichment_orphan (service, digest, payload, response_status, fetched_at, expires_at)
+        SELECT 'urlhaus', sha256(convert_to(source_ip, 'UTF8')), jsonb_build_object('tags', 'new ' || session_id), 'success', now(),
+            now() + interval '1 day' FROM session_summaries;
+        UPDATE enrichment_source SET swept_at = NULL; INSERT INTO session_summaries VALUES (0, 'wakes it')",
+    );
+    until(&mut client, "SELECT count(*) FROM enrichment_orphan", 0);
+    until(&mut client, &format!("{theirs} 'new %'"), WRITTEN_OTHERWISE);
+}

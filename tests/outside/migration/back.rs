@@ -288,7 +288,7 @@ fn a_run_that_was_interrupted_and_one_that_is_under_way_can_be_taken_back() {
 }
 
 #[test]
-fn a_run_that_is_deleted_takes_with_it_what_it_noted() {
+fn a_run_that_is_deleted_takes_with_it_what_it_noted_and_no_answer() {
     let (_cluster, mut client) = database("forgotten");
     let tree = Tree::new();
     for n in 1..=3 {
@@ -301,10 +301,48 @@ fn a_run_that_is_deleted_takes_with_it_what_it_noted() {
     report(&mut client, &tree.import(""));
     let noted = "SELECT concat_ws(' ', (SELECT count(*) FROM enrichment_migration_row),
         (SELECT count(*) FROM enrichment_migration_problem), (SELECT count(*) FROM enrichment_orphan))";
-    assert_eq!(one::<String>(&mut client, noted), "4 2 2");
+    assert_eq!(one::<String>(&mut client, noted), "4 2 1");
+    tree.file(&by_digest("spur", "8.8.9.8"), r#"{"spur_data":["ORG"]}"#, 5);
+    report(&mut client, &tree.import(""));
+    assert_eq!(one::<String>(&mut client, noted), "4 3 2");
     run(&mut client, "DELETE FROM enrichment_migration WHERE id = 1");
-    assert_eq!(one::<String>(&mut client, noted), "1 1 1");
+    assert_eq!(one::<String>(&mut client, noted), "1 2 2");
+    let runs = "SELECT string_agg(coalesce(migration::text, 'none'), ' ' ORDER BY migration) FROM enrichment_orphan";
+    assert_eq!(one::<String>(&mut client, runs), "3 none");
     run(&mut client, "TRUNCATE enrichment_migration CASCADE");
-    assert_eq!(one::<String>(&mut client, noted), "0 0 0");
+    assert_eq!(one::<String>(&mut client, noted), "0 0 2");
     assert_eq!(one::<i64>(&mut client, "SELECT count(*) FROM enrichment_cache"), 4);
+    let read = "SELECT count(enrich_get('spur', key)) FROM unnest('{8.8.9.8,8.8.9.9}'::text[]) key";
+    assert_eq!(one::<i64>(&mut client, read), 2);
+    run(&mut client, "SELECT enrich_request_many('spur', '{8.8.9.8,8.8.9.9}')");
+    assert_eq!(one::<String>(&mut client, noted), "0 0 0");
+    assert_eq!(one::<i64>(&mut client, read), 2, "they are taken over without a run");
+}
+
+#[test]
+fn a_run_that_meets_a_key_again_after_a_provider_has_answered_gives_the_providers_answer_back() {
+    let (_cluster, mut client) = database("met_again");
+    let tree = Tree::new();
+    tree.dshield("8.8.8.1", 1, 10);
+    let at = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs() - 3600;
+    let body = format!("{{\"timestamp\":{at},\"data\":{}}}", super::tree::dshield("8.8.8.1", 3));
+    tree.file("dshield_8.8.8.1.json", body, 1);
+    // the answer of a provider, between the two files of the key
+    run(
+        &mut client,
+        r#"CREATE FUNCTION answered() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+            UPDATE public.enrichment_cache SET payload = '{"ip": {"number": "asked"}}', fetched_at = now() - interval '5 h',
+                version = version + 1 WHERE id = NEW.id;
+            RETURN NULL;
+        END $$;
+        CREATE TRIGGER answered AFTER INSERT ON enrichment_cache FOR EACH ROW EXECUTE FUNCTION answered()"#,
+    );
+    let done = report(&mut client, &tree.import(", batch_size => 1"));
+    assert_eq!(parts(&done), "files 2, imported 1, duplicate 1", "one key was brought");
+    let attacks = "SELECT coalesce(attacks::text, cache_key) FROM enrichment_dshield";
+    assert_eq!(one::<String>(&mut client, attacks), "3", "the later file");
+    run(&mut client, "CALL enrich_migration_rollback(1)");
+    let all = cached(&mut client);
+    assert!(all.contains("asked") && !all.contains("attacks"), "{all}");
+    assert_eq!(one::<i64>(&mut client, "SELECT count(*) FROM enrichment_history"), 0);
 }

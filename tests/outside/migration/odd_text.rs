@@ -1,6 +1,6 @@
 //! Files that hold what `jsonb` or the encoding of the database does not take: the answer comes in, flagged as altered.
 
-use super::tree::{by_digest, parts, report, Tree};
+use super::tree::{by_digest, database, parts, report, Tree};
 use crate::support::{one, run, shared_cluster};
 
 const FLAGS: &str =
@@ -41,4 +41,20 @@ fn what_had_to_be_replaced_is_flagged_in_the_row_in_any_encoding() {
         run(&mut client, "CALL enrich_migration_rollback(1)");
         assert_eq!(one::<i64>(&mut client, "SELECT count(*) FROM enrichment_cache"), 0, "{encoding}");
     }
+}
+
+#[test]
+fn a_file_of_an_unknown_key_that_postgresql_refuses_is_listed_and_the_others_are_in() {
+    let (_cluster, mut client) = database("odd_number");
+    let tree = Tree::new();
+    run(&mut client, "ALTER TABLE enrichment_orphan ADD CHECK (payload ->> 'n' <> '2')");
+    for (key, number) in [("8.8.8.1", 1), ("8.8.8.2", 2), ("8.8.8.3", 3)] {
+        tree.file(&by_digest("urlhaus", key), format!("{{\"tags\":\"x\",\"n\":{number}}}"), 1);
+    }
+    assert_eq!(parts(&report(&mut client, &tree.import(""))), "files 3, malformed 1, unknown_key 2");
+    let problem = "SELECT path || ' ' || reason FROM enrichment_migration_problem";
+    let expected = format!("{} the file cannot be stored: ", by_digest("urlhaus", "8.8.8.2"));
+    let problem: String = one(&mut client, problem);
+    assert!(problem.starts_with(&expected), "{problem}");
+    assert_eq!(one::<i64>(&mut client, "SELECT count(*) FROM enrichment_orphan"), 2);
 }

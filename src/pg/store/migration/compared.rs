@@ -32,15 +32,16 @@ static COMPARE_ORPHANS: Statement = Statement {
     sql: "SELECT u.n, o.fetched_at, o.payload IS NOT DISTINCT FROM u.p AND o.ranges IS NOT DISTINCT FROM u.r
         FROM (SELECT unnest($2::bytea[]) AS d, unnest($3::jsonb[]) AS p, unnest($4::bytea[]) AS r,
             pg_catalog.generate_subscripts($2, 1) AS n) u
-        JOIN @extschema@.enrichment_orphan o ON o.service = $1 AND o.digest = u.d AND o.migration = $5",
-    args: &[TEXTOID, BYTEAARRAYOID, JSONBARRAYOID, BYTEAARRAYOID, INT8OID],
+        CROSS JOIN LATERAL (SELECT x.* FROM @extschema@.enrichment_orphan x WHERE x.service = $1 AND x.digest = u.d
+            ORDER BY x.fetched_at DESC LIMIT 1) o",
+    args: &[TEXTOID, BYTEAARRAYOID, JSONBARRAYOID, BYTEAARRAYOID],
 };
 
-/// The same for answers that are kept under a digest.
-pub fn compare_orphans(run: i64, batch: &Batch, digests: Vec<&[u8]>) -> Result<Vec<Option<Compared>>, Error> {
+/// The same for answers that are kept under a digest, the newest of each.
+pub fn compare_orphans(batch: &Batch, digests: Vec<&[u8]>) -> Result<Vec<Option<Compared>>, Error> {
     let [service, _, payloads, ranges, ..] = batch.args();
     let n = digests.len();
-    compared(&COMPARE_ORPHANS, &[service, Arg::of(digests), payloads, ranges, Arg::of(run)], n)
+    compared(&COMPARE_ORPHANS, &[service, Arg::of(digests), payloads, ranges], n)
 }
 
 fn compared(statement: &'static Statement, args: &[Arg], n: usize) -> Result<Vec<Option<Compared>>, Error> {

@@ -2,6 +2,8 @@
 //!
 //! Rows of the cache are locked in the order of their keys by the first statement of a batch, as every other writer does.
 
+pub mod adopted;
+pub mod chain;
 pub mod compared;
 pub mod orphans;
 
@@ -240,14 +242,14 @@ pub struct Standing {
     pub fetched_at: Micros,
     /// An answer of the provider ("knows nothing" is one), not a failed attempt.
     pub answer: bool,
-    /// Brought by the run that asks.
+    /// The run that asks has brought an answer for the key, whether or not that still stands.
     pub ours: bool,
 }
 
 static STANDING: Statement = Statement {
     sql: "SELECT c.cache_key, c.fetched_at, c.response_status IN ('success', 'not_found'),
             EXISTS (SELECT FROM @extschema@.enrichment_migration_row r
-                WHERE r.migration = $3 AND r.cache_id = c.id AND r.fetched_at = c.fetched_at)
+                WHERE r.migration = $3 AND r.cache_id = c.id)
         FROM @extschema@.enrichment_cache c WHERE c.service = $1 AND c.cache_key = ANY ($2)",
     args: &[TEXTOID, TEXTARRAYOID, INT8OID],
 };
@@ -292,6 +294,8 @@ static REPLACE: Statement = Statement {
 
 /// Replaces rows that are locked, and keeps what stood there for the way back.
 pub fn replace(run: i64, batch: &Batch) -> Result<(), Error> {
+    let runs = vec![Some(run); batch.keys.len()];
+    chain::step_aside(batch.service, batch.keys.clone(), runs, batch.fetched_at.iter().copied(), |_| {})?;
     let [service, keys, _, _, fetched_at, ..] = batch.args();
     spi::run(&KEEP_OLD, &[service, keys, Arg::of(run), fetched_at], Mode::Write, |_| {})?;
     spi::run(&REPLACE, &batch.args(), Mode::Write, |_| {})?;

@@ -2,22 +2,44 @@
 
 use super::{batch_sql, Batch};
 use crate::core::disk::body::Body;
+use crate::core::disk::report::Fate;
 use crate::core::error::Error;
 use crate::core::Micros;
 use crate::pg::convert::to_micros;
-use crate::pg::spi::{self, Arg, Mode, Statement};
+use crate::pg::spi::{self, Arg, Mode, Row, Statement};
 use pgrx::pg_sys::BuiltinOid::*;
+use std::collections::HashMap;
 
-static KEEP_ORPHANS: Statement = Statement {
+pub type Digest = [u8; 32];
+
+fn digest(row: &Row, n: i32) -> Option<Digest> {
+    row.get::<Vec<u8>>(n)?.try_into().ok()
+}
+
+// As for files whose key is known: what a run has kept already makes its next file a duplicate, the very observation that
+// waits is one, and an older one is older. Of two runs that keep the same at the same time, one does.
+static KEEP: Statement = Statement {
     sql: concat!(
-        "INSERT INTO @extschema@.enrichment_orphan AS o
-            (service, digest, migration, payload, ranges, response_status, fetched_at, expires_at, altered)
-        SELECT $1, u.k, $8, u.p, u.r, CASE WHEN u.p IS NULL THEN 'not_found' ELSE 'success' END, u.f, u.e, u.a FROM ",
+        "WITH given AS MATERIALIZED (SELECT * FROM ",
         batch_sql!("bytea[]"),
-        " ON CONFLICT (service, digest, migration) DO UPDATE SET payload = EXCLUDED.payload, ranges = EXCLUDED.ranges,
-            response_status = EXCLUDED.response_status, fetched_at = EXCLUDED.fetched_at, expires_at = EXCLUDED.expires_at,
-            altered = EXCLUDED.altered
-        WHERE EXCLUDED.fetched_at > o.fetched_at"
+        "),
+        held AS MATERIALIZED (
+            SELECT o.digest, o.migration, o.fetched_at FROM @extschema@.enrichment_orphan o
+            WHERE o.service = $1 AND o.digest = ANY ($2) ORDER BY o.digest, o.fetched_at FOR UPDATE),
+        stands AS (
+            SELECT h.digest, max(h.fetched_at) AS newest, max(h.fetched_at) FILTER (WHERE h.migration = $8) AS ours
+            FROM held h GROUP BY h.digest),
+        outdated AS (
+            DELETE FROM @extschema@.enrichment_orphan o USING given g JOIN stands s ON s.digest = g.k
+            WHERE o.service = $1 AND o.digest = g.k AND o.fetched_at = s.ours AND g.f > s.newest),
+        kept AS (
+            INSERT INTO @extschema@.enrichment_orphan
+                (service, digest, migration, payload, ranges, response_status, fetched_at, expires_at, altered)
+            SELECT $1, g.k, $8, g.p, g.r, CASE WHEN g.p IS NULL THEN 'not_found' ELSE 'success' END, g.f, g.e, g.a
+            FROM given g LEFT JOIN stands s ON s.digest = g.k WHERE s.digest IS NULL OR g.f > s.newest ORDER BY g.k
+            ON CONFLICT (service, digest, fetched_at) DO NOTHING RETURNING digest)
+        SELECT g.k, s.ours IS NOT NULL, k.digest IS NOT NULL, g.f < s.newest
+        FROM given g LEFT JOIN stands s ON s.digest = g.k LEFT JOIN kept k ON k.digest = g.k"
     ),
     args: &[
         TEXTOID,
@@ -31,11 +53,35 @@ static KEEP_ORPHANS: Statement = Statement {
     ],
 };
 
-/// Keeps answers under the digests of their keys, in order and each once.
-pub fn keep_orphans(run: i64, batch: &Batch, digests: Vec<&[u8]>) -> Result<(), Error> {
+/// Keeps answers under the digests of their keys, in order and each once; what became of each.
+pub fn keep(run: i64, batch: &Batch, digests: Vec<&[u8]>) -> Result<HashMap<Digest, Fate>, Error> {
     let [service, _, c, d, e, f, g] = batch.args();
-    spi::run(&KEEP_ORPHANS, &[service, Arg::of(digests), c, d, e, f, g, Arg::of(run)], Mode::Write, |_| {})?;
-    Ok(())
+    let mut fates = HashMap::with_capacity(digests.len());
+    spi::run(&KEEP, &[service, Arg::of(digests), c, d, e, f, g, Arg::of(run)], Mode::Write, |row| {
+        let told = |n| row.get(n).unwrap_or(false);
+        let fate = match (told(2), told(3), told(4)) {
+            (false, true, _) => Fate::UnknownKey,
+            (false, false, true) => Fate::OlderThanRow,
+            _ => Fate::Duplicate,
+        };
+        fates.extend(digest(row, 1).map(|digest| (digest, fate)));
+    })?;
+    Ok(fates)
+}
+
+static STANDING: Statement = Statement {
+    sql: "SELECT o.digest, pg_catalog.max(o.fetched_at) FROM @extschema@.enrichment_orphan o
+        WHERE o.service = $1 AND o.digest = ANY ($2) GROUP BY o.digest",
+    args: &[TEXTOID, BYTEAARRAYOID],
+};
+
+/// When the newest answers were observed that wait under these digests.
+pub fn standing(service: &str, digests: Vec<&[u8]>) -> Result<HashMap<Digest, Micros>, Error> {
+    let mut found = HashMap::new();
+    spi::run(&STANDING, &[Arg::of(service), Arg::of(digests)], Mode::Read, |row| {
+        found.extend(digest(row, 1).zip(row.get(2).map(to_micros)));
+    })?;
+    Ok(found)
 }
 
 static FIND: Statement = Statement {
@@ -58,70 +104,18 @@ pub fn find(service: &str, digests: Vec<&[u8]>) -> Result<Option<(Body, Micros, 
     Ok(found)
 }
 
-static ANY_ORPHAN: Statement =
+static ANY: Statement =
     Statement { sql: "SELECT EXISTS (SELECT FROM @extschema@.enrichment_orphan WHERE service = $1)", args: &[TEXTOID] };
 
 /// Whether answers of a service wait for their keys.
-pub fn any_orphan(service: &str) -> Result<bool, Error> {
+pub fn any(service: &str) -> Result<bool, Error> {
     let mut any = false;
-    spi::run(&ANY_ORPHAN, &[Arg::of(service)], Mode::Write, |row| any = row.get(1).unwrap_or(false))?;
+    spi::run(&ANY, &[Arg::of(service)], Mode::Write, |row| any = row.get(1).unwrap_or(false))?;
     Ok(any)
 }
 
-// The newer answer stays: what the cache has may have been observed before the file, though it was stored after the import.
-// What gives way is kept for the way back, as the import of a file whose key is known does it.
-static ADOPT: Statement = Statement {
-    sql: "WITH taken AS (
-            DELETE FROM @extschema@.enrichment_orphan o USING unnest($2::text[], $3::bytea[]) AS u (k, d)
-            WHERE o.service = $1 AND o.digest = u.d
-            RETURNING u.k, o.migration, o.payload, o.ranges, o.response_status, o.fetched_at, o.expires_at, o.altered),
-        newest AS (SELECT DISTINCT ON (t.k) t.* FROM taken t ORDER BY t.k, t.fetched_at DESC),
-        old AS MATERIALIZED (
-            SELECT c.* FROM @extschema@.enrichment_cache c JOIN newest n ON c.service = $1 AND c.cache_key = n.k
-            ORDER BY c.cache_key FOR UPDATE OF c),
-        stored AS (
-            INSERT INTO @extschema@.enrichment_cache AS c
-                (service, cache_key, payload, ranges, response_status, fetched_at, expires_at, altered)
-            SELECT $1, n.k, n.payload, n.ranges, n.response_status, n.fetched_at, n.expires_at, n.altered
-            FROM newest n LEFT JOIN old o ON o.cache_key = n.k
-            WHERE o.id IS NULL OR o.response_status NOT IN ('success', 'not_found') OR n.fetched_at > o.fetched_at
-            ORDER BY n.k
-            ON CONFLICT (service, cache_key) DO UPDATE SET payload = EXCLUDED.payload, ranges = EXCLUDED.ranges,
-                response_status = EXCLUDED.response_status, fetched_at = EXCLUDED.fetched_at,
-                expires_at = EXCLUDED.expires_at, api_response_code = NULL, api_latency_ms = NULL, error_message = NULL,
-                altered = EXCLUDED.altered, etag = NULL, last_modified = NULL, version = c.version + 1
-            WHERE c.response_status NOT IN ('success', 'not_found') OR EXCLUDED.fetched_at > c.fetched_at
-            RETURNING c.id, c.cache_key, c.fetched_at, c.expires_at),
-        brought AS (
-            INSERT INTO @extschema@.enrichment_migration_row (migration, cache_id, fetched_at, replaced, old_version, old_payload,
-                old_ranges, old_status, old_fetched_at, old_expires_at, old_code, old_latency_ms, old_error, old_altered, old_etag,
-                old_last_modified)
-            SELECT n.migration, s.id, s.fetched_at, o.id IS NOT NULL, o.version, o.payload, o.ranges, o.response_status,
-                o.fetched_at, o.expires_at, o.api_response_code, o.api_latency_ms, o.error_message, o.altered, o.etag,
-                o.last_modified
-            FROM stored s JOIN newest n ON n.k = s.cache_key LEFT JOIN old o ON o.id = s.id
-            ON CONFLICT (migration, cache_id) DO UPDATE SET fetched_at = EXCLUDED.fetched_at)
-        SELECT s.cache_key, s.expires_at > pg_catalog.now() FROM stored s",
-    args: &[TEXTOID, TEXTARRAYOID, BYTEAARRAYOID],
-};
-
-/// Gives answers that were kept under these digests to their keys; hands over each key, and whether its answer is fresh.
-pub fn adopt(
-    service: &str,
-    keys: Vec<&str>,
-    digests: Vec<&[u8]>,
-    mut each: impl FnMut(String, bool),
-) -> Result<(), Error> {
-    spi::run(&ADOPT, &[Arg::of(service), Arg::of(keys), Arg::of(digests)], Mode::Write, |row| {
-        if let (Some(key), Some(fresh)) = (row.text(1), row.get(2)) {
-            each(key, fresh);
-        }
-    })?;
-    Ok(())
-}
-
 static OWNERS: Statement = Statement {
-    sql: "SELECT DISTINCT i.cache_key FROM @extschema@.enrichment_indicator i
+    sql: "SELECT DISTINCT i.cache_key, d.digest FROM @extschema@.enrichment_indicator i
         CROSS JOIN LATERAL (VALUES (pg_catalog.sha256(pg_catalog.convert_to(i.cache_key, 'UTF8'))),
             (pg_catalog.sha256(pg_catalog.convert_to(i.raw_key, 'UTF8'))),
             (CASE WHEN i.cache_key ~ '^[0-9a-f]{64}$' THEN pg_catalog.decode(i.cache_key, 'hex') END)) AS d (digest)
@@ -130,11 +124,57 @@ static OWNERS: Statement = Statement {
     args: &[TEXTOID, TEXTOID, INT8OID],
 };
 
-/// Keys of a source under whose digests answers of a service are kept.
-pub fn owners(source: &str, service: &str, most: i64) -> Result<Vec<String>, Error> {
+/// Keys of a source with the digests under which answers of a service wait for them: of the key as it was written, too.
+pub fn owners(source: &str, service: &str, most: i64) -> Result<Vec<(String, Digest)>, Error> {
     let mut keys = Vec::new();
     spi::run(&OWNERS, &[Arg::of(source), Arg::of(service), Arg::of(most)], Mode::Write, |row| {
-        keys.extend(row.text(1))
+        keys.extend(row.text(1).zip(digest(row, 2)))
     })?;
     Ok(keys)
+}
+
+static OF_RUN: Statement = Statement {
+    sql: "SELECT o.service, o.digest FROM @extschema@.enrichment_orphan o
+        WHERE o.migration = $1 AND (o.service, o.digest) > ($2, $3) ORDER BY o.service, o.digest LIMIT $4",
+    args: &[INT8OID, TEXTOID, BYTEAOID, INT8OID],
+};
+
+/// At most `n` answers that a run has kept, behind a place in their order: service and digest.
+pub fn of_run(run: i64, after: &(String, Vec<u8>), n: i64) -> Result<Vec<(String, Digest)>, Error> {
+    let mut found = Vec::new();
+    let args = [Arg::of(run), Arg::of(after.0.as_str()), Arg::of(after.1.as_slice()), Arg::of(n)];
+    spi::run(&OF_RUN, &args, Mode::Write, |row| found.extend(row.text(1).zip(digest(row, 2))))?;
+    Ok(found)
+}
+
+/// An answer of an orphan on its way into a file of an export.
+pub struct Exported {
+    pub service: String,
+    pub digest: Digest,
+    pub said: crate::pg::store::files::Said,
+}
+
+static EXPORT: Statement = Statement {
+    sql: "SELECT DISTINCT ON (o.service, o.digest) o.service, o.digest, o.response_status, o.fetched_at,
+            (CASE WHEN o.ranges IS NULL THEN o.payload ELSE @extschema@.enrich_hibp_range(o.ranges) END)::pg_catalog.text
+        FROM @extschema@.enrichment_orphan o
+        WHERE (o.service, o.digest) OPERATOR(pg_catalog.>) ($1, $2)
+          AND ($3 IS NULL OR o.service OPERATOR(pg_catalog.=) ANY ($3))
+        ORDER BY o.service, o.digest, o.fetched_at DESC LIMIT $4",
+    args: &[TEXTOID, BYTEAOID, TEXTARRAYOID, INT8OID],
+};
+
+/// At most `n` digests with their newest answers, behind a place in their order.
+pub fn to_export(service: &str, after: &[u8], services: Option<Vec<String>>, n: i64) -> Result<Vec<Exported>, Error> {
+    let mut found = Vec::new();
+    let args = [Arg::of(service), Arg::of(after), Arg::of(services), Arg::of(n)];
+    spi::run(&EXPORT, &args, Mode::Read, |row| {
+        if let (Some(service), Some(digest), Some(status), Some(at)) =
+            (row.text(1), digest(row, 2), row.text(3), row.get(4))
+        {
+            let said = crate::pg::store::files::Said { status, payload: row.text(5), fetched_at: to_micros(at) };
+            found.push(Exported { service, digest, said });
+        }
+    })?;
+    Ok(found)
 }
