@@ -45,14 +45,19 @@ BEGIN
     END IF;
 END $$;
 
--- Writes the whole cache into a tree of files in the layout the older programs read. What an earlier call has written stays, so
--- a call that was cancelled goes on where it ended. It commits after each batch, so no snapshot is held for long.
+-- Writes the whole cache, and what an import has kept of unknown keys, into a tree of files in the layout the older programs read.
+-- What an earlier call has written stays, so a call that was cancelled goes on where it ended. It commits after each batch, so no
+-- snapshot is held for long.
 CREATE PROCEDURE enrich_export_disk(directory text, services text[] DEFAULT NULL, batch_size int DEFAULT 1000,
     INOUT files bigint DEFAULT NULL, INOUT report jsonb DEFAULT NULL)
 LANGUAGE plpgsql AS $$
 DECLARE
     batch   record;
     last_id bigint := 0;
+    named   boolean := true;
+    service text := '';
+    digest  bytea := '';
+    unnamed bigint := 0;
     entries bigint := 0;
     written bigint := 0;
     there   bigint := 0;
@@ -67,10 +72,21 @@ DECLARE
 BEGIN
     SELECT pg_catalog.count(*) INTO whole FROM @extschema@.enrichment_cache c
     WHERE c.response_status IN ('success', 'not_found') AND (services IS NULL OR c.service OPERATOR(pg_catalog.=) ANY (services));
+    whole := whole OPERATOR(pg_catalog.+) (SELECT pg_catalog.count(*) FROM (SELECT DISTINCT o.service, o.digest
+        FROM @extschema@.enrichment_orphan o WHERE services IS NULL OR o.service OPERATOR(pg_catalog.=) ANY (services)) d);
     LOOP
-        SELECT b.* INTO batch FROM @extschema@.enrich_export_batch(directory, services, last_id, batch_size) b;
-        EXIT WHEN batch.last_id IS NULL;
-        last_id := batch.last_id;
+        IF named THEN
+            SELECT b.* INTO batch FROM @extschema@.enrich_export_batch(directory, services, last_id, batch_size) b;
+            last_id := batch.last_id;
+            named := last_id IS NOT NULL;
+            CONTINUE WHEN NOT named;
+        ELSE
+            SELECT b.* INTO batch FROM @extschema@.enrich_export_unknown_batch(directory, services, service, digest, batch_size) b;
+            EXIT WHEN batch.last_digest IS NULL;
+            service := batch.last_service;
+            digest := batch.last_digest;
+            unnamed := unnamed OPERATOR(pg_catalog.+) batch.rows;
+        END IF;
         entries := entries OPERATOR(pg_catalog.+) batch.rows;
         written := written OPERATOR(pg_catalog.+) batch.written;
         there := there OPERATOR(pg_catalog.+) batch.already_there;
@@ -90,9 +106,9 @@ BEGIN
     END LOOP;
     files := written OPERATOR(pg_catalog.+) there;
     report := pg_catalog.jsonb_build_object('entries', entries, 'written', written, 'already_there', there,
-        'newer_file', newer, 'no_place', without, 'failed', failed, 'bytes', bytes, 'problem', problem);
-    RAISE NOTICE 'export: % entries = % written + % there already + % newer files kept + % without a place in the layout + % failed',
-        entries, written, there, newer, without, failed;
+        'newer_file', newer, 'no_place', without, 'failed', failed, 'bytes', bytes, 'problem', problem, 'unknown_key', unnamed);
+    RAISE NOTICE 'export: % entries = % written + % there already + % newer files kept + % without a place in the layout + % failed; % of unknown key',
+        entries, written, there, newer, without, failed, unnamed;
     IF failed OPERATOR(pg_catalog.>) 0 THEN
         RAISE WARNING 'export: % files could not be written, the first: %', failed, problem;
     END IF;
@@ -102,6 +118,7 @@ INSERT INTO @extschema@.enrichment_privilege (level, action, object) VALUES
     ('reader', 'EXECUTE', 'enrich_disk_health()'), ('reader', 'EXECUTE', 'enrich_disk_state()'),
     ('admin', 'EXECUTE', 'enrich_export_disk(text, text[], integer, bigint, jsonb)'),
     ('admin', 'EXECUTE', 'enrich_export_batch(text, text[], bigint, integer)'),
+    ('admin', 'EXECUTE', 'enrich_export_unknown_batch(text, text[], text, bytea, integer)'),
     ('admin', 'SELECT', 'enrichment_disk_outbox'),
     ('monitor', 'EXECUTE', 'enrich_disk_health()'), ('monitor', 'EXECUTE', 'enrich_disk_state()');
 
@@ -120,5 +137,7 @@ COMMENT ON FUNCTION @extschema@.enrich_disk_state() IS
 COMMENT ON FUNCTION @extschema@.enrich_disk_health() IS 'The lines of enrich_health() about the disk cache.';
 COMMENT ON FUNCTION @extschema@.enrich_export_batch(text, text[], bigint, int) IS
     'Writes one batch of answers into a tree of files: a step of enrich_export_disk(). Needs pg_write_server_files.';
+COMMENT ON FUNCTION @extschema@.enrich_export_unknown_batch(text, text[], text, bytea, int) IS
+    'The same for answers that an import has kept under digests of unknown keys. Needs pg_write_server_files.';
 COMMENT ON PROCEDURE @extschema@.enrich_export_disk(text, text[], int, bigint, jsonb) IS
-    'Writes the cache, or these services of it, into a directory of the server in the layout of the disk cache, each file with the time of observation. Commits after each batch; a second call goes on where the first ended. Needs pg_write_server_files.';
+    'Writes the cache with what waits for its key, or these services of it, into a directory of the server in the layout of the disk cache, each file with the time of observation. Commits after each batch; a second call goes on where the first ended. Needs pg_write_server_files.';

@@ -51,7 +51,7 @@ extension_sql_file!("../../sql/install/54_explain.sql", name = "explain", requir
 extension_sql_file!(
     "../../sql/install/58_disk.sql",
     name = "disk",
-    requires = ["explain", enrich_disk_state, enrich_export_batch]
+    requires = ["explain", enrich_disk_state, enrich_export_batch, enrich_export_unknown_batch]
 );
 extension_sql_file!("../../sql/install/55_health.sql", name = "health", requires = ["disk", enrich_preloaded]);
 extension_sql_file!(

@@ -3,6 +3,7 @@
 use super::given;
 use crate::core::disk::written;
 use crate::core::error::Error;
+use crate::core::Micros;
 use crate::io::disk::{Flush, Tree, Trouble};
 use crate::pg::convert::to_timestamp;
 use crate::pg::disk::{self, Side};
@@ -11,6 +12,7 @@ use crate::pg::error::Answer;
 use crate::pg::gucs::{self, DiskMode};
 use crate::pg::lone;
 use crate::pg::store::files::{self, Exported};
+use crate::pg::store::migration::orphans::{self, Exported as Unnamed};
 use crate::pg::store::registry;
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys::panic::ErrorReport;
@@ -51,7 +53,6 @@ fn enrich_disk_state() -> TableIterator<
 /// What became of the rows of one batch of an export.
 #[derive(Default)]
 struct Batch {
-    last: i64,
     rows: i64,
     written: i64,
     there: i64,
@@ -95,6 +96,77 @@ fn enrich_export_batch(
     >,
     ErrorReport,
 > {
+    let mut last = given(after_id, "after_id")?;
+    let batch = export(directory, services, batch_size, |services, n| {
+        let rows = files::to_export(last, services, n)?;
+        last = rows.last().map_or(last, |row| row.id);
+        let file =
+            |row: &Exported| written::files(&row.service, &row.key, &row.said.status, row.said.payload.as_deref()).file;
+        Ok(rows.into_iter().map(|row| (file(&row), row.said.fetched_at)).collect())
+    })?;
+    let last = (batch.rows > 0).then_some(last);
+    let Batch { rows, written, there, newer, no_place, failed, bytes, problem } = batch;
+    let problem = problem.as_deref().map(RawText::of_utf8);
+    Ok(TableIterator::once((last, rows, written, there, newer, no_place, failed, bytes, problem)))
+}
+
+/// The same for what an import has kept of unknown keys, behind a service and a digest.
+///
+/// # Errors
+/// As [`enrich_export_batch`].
+#[allow(clippy::type_complexity)] // the columns of the report
+#[pg_extern(volatile)]
+fn enrich_export_unknown_batch(
+    directory: Option<Utf8>,
+    services: Option<Vec<String>>,
+    after_service: Option<String>,
+    after_digest: Option<Vec<u8>>,
+    batch_size: Option<i32>,
+) -> Result<
+    TableIterator<
+        'static,
+        (
+            name!(last_service, Option<String>),
+            name!(last_digest, Option<Vec<u8>>),
+            name!(rows, i64),
+            name!(written, i64),
+            name!(already_there, i64),
+            name!(newer_file, i64),
+            name!(no_place, i64),
+            name!(failed, i64),
+            name!(bytes, i64),
+            name!(problem, Option<RawText>),
+        ),
+    >,
+    ErrorReport,
+> {
+    let mut last = (given(after_service, "after_service")?, given(after_digest, "after_digest")?);
+    let batch = export(directory, services, batch_size, |services, n| {
+        let rows = orphans::to_export(&last.0, &last.1, services, n)?;
+        if let Some(row) = rows.last() {
+            last = (row.service.clone(), row.digest.to_vec());
+        }
+        let file = |row: &Unnamed| {
+            written::file_by_digest(&row.service, &row.digest, &row.said.status, row.said.payload.as_deref())
+        };
+        Ok(rows.into_iter().map(|row| (file(&row), row.said.fetched_at)).collect())
+    })?;
+    let (service, digest) = (batch.rows > 0).then_some(last).unzip();
+    let Batch { rows, written, there, newer, no_place, failed, bytes, problem } = batch;
+    let problem = problem.as_deref().map(RawText::of_utf8);
+    Ok(TableIterator::once((service, digest, rows, written, there, newer, no_place, failed, bytes, problem)))
+}
+
+/// A file to write (none where the layout has no place for it) and its time of observation.
+type File = (Option<(String, String)>, Micros);
+
+/// Writes at most `batch_size` files into a tree; `next` gives so many at a time, of these services.
+fn export(
+    directory: Option<Utf8>,
+    services: Option<Vec<String>>,
+    batch_size: Option<i32>,
+    mut next: impl FnMut(Option<Vec<String>>, i64) -> Result<Vec<File>, Error>,
+) -> Answer<Batch> {
     may_write_files()?;
     let directory = given(directory, "directory")?;
     let most = given(batch_size, "batch_size")?;
@@ -109,54 +181,40 @@ fn enrich_export_batch(
         registry::service(service)?;
     }
     let tree = Tree::open(Path::new(&*directory)).map_err(not_writable)?;
-    let mut batch = Batch { last: given(after_id, "after_id")?, ..Batch::default() };
+    let mut batch = Batch::default();
     while batch.rows < i64::from(most) {
         pgrx::check_for_interrupts!();
-        let rows = files::to_export(batch.last, services.clone(), AT_ONCE.min(i64::from(most) - batch.rows))?;
-        if rows.is_empty() {
+        let files = next(services.clone(), AT_ONCE.min(i64::from(most) - batch.rows))?;
+        if files.is_empty() {
             break;
         }
-        for row in rows {
+        for (file, fetched_at) in files {
             pgrx::check_for_interrupts!();
-            batch.last = row.id;
             batch.rows += 1;
-            write(&tree, &row, &mut batch).map_err(not_writable)?;
+            write(&tree, file, fetched_at, &mut batch).map_err(not_writable)?;
         }
     }
     tree.flush().map_err(not_writable)?;
-    let last = (batch.rows > 0).then_some(batch.last);
-    let Batch { rows, written, there, newer, no_place, failed, bytes, problem, .. } = batch;
-    Ok(TableIterator::once((
-        last,
-        rows,
-        written,
-        there,
-        newer,
-        no_place,
-        failed,
-        bytes,
-        problem.as_deref().map(RawText::of_utf8),
-    )))
+    Ok(batch)
 }
 
-fn write(tree: &Tree, row: &Exported, batch: &mut Batch) -> Result<(), Trouble> {
-    let files = written::files(&row.service, &row.key, &row.said.status, row.said.payload.as_deref());
-    let Some((path, body)) = files.file else {
+fn write(tree: &Tree, file: Option<(String, String)>, fetched_at: Micros, batch: &mut Batch) -> Result<(), Trouble> {
+    let Some((path, body)) = file else {
         batch.no_place += 1;
         return Ok(());
     };
     let outcome = tree.changed(&path).and_then(|changed| match changed {
-        Some(at) if at > row.said.fetched_at => {
+        Some(at) if at > fetched_at => {
             batch.newer += 1;
             Ok(())
         }
         // of an earlier run, if it got as far as its bytes
-        Some(at) if at == row.said.fetched_at && holds(tree, &path, &body)? => {
+        Some(at) if at == fetched_at && holds(tree, &path, &body)? => {
             batch.there += 1;
             Ok(())
         }
         _ => {
-            tree.write(&path, body.as_bytes(), row.said.fetched_at, Flush::Later)?;
+            tree.write(&path, body.as_bytes(), fetched_at, Flush::Later)?;
             batch.written += 1;
             batch.bytes += body.len() as i64;
             Ok(())
