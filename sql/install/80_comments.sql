@@ -58,7 +58,7 @@ COMMENT ON TABLE @extschema@.enrichment_queue IS
 COMMENT ON COLUMN @extschema@.enrichment_queue.id IS 'Number of the request.';
 COMMENT ON COLUMN @extschema@.enrichment_queue.service IS 'The service to ask.';
 COMMENT ON COLUMN @extschema@.enrichment_queue.cache_key IS 'The key to ask about, in its normal form.';
-COMMENT ON COLUMN @extschema@.enrichment_queue.priority IS 'One point is worth an hour of waiting; 0 is usual. A failed attempt takes what is above 0.';
+COMMENT ON COLUMN @extschema@.enrichment_queue.priority IS 'One point is worth an hour of waiting; 0 is usual. A failed attempt takes what is above 0, and 1,000 of what is below.';
 COMMENT ON COLUMN @extschema@.enrichment_queue.state IS 'waiting; in_flight (claimed by a worker); dead (rests after its last attempt until enrich_retry or another request).';
 COMMENT ON COLUMN @extschema@.enrichment_queue.attempts IS 'Attempts that failed. A 429, a refused secret and an open breaker are none.';
 COMMENT ON COLUMN @extschema@.enrichment_queue.requested_at IS 'When it was first requested.';

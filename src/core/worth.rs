@@ -23,7 +23,8 @@ pub fn given(priority: i32) -> i32 {
 }
 
 /// The priority of a key that rows of these weights wait for, the latest of `latest`: -1000 to -1. So whatever somebody asks
-/// for by name (0 and above) comes before what tables merely hold.
+/// for by name (0 and above) comes before what tables merely hold. Each failed attempt takes 1000 of it in the queue
+/// (`store::queue`), so that a key is tried again after all that were tried less often, or have not been due for six weeks longer.
 pub fn priority(weight: f64, latest: Option<Micros>, now: Micros) -> i32 {
     let weight = if weight.is_finite() { weight.max(0.0) } else { 0.0 };
     let rows = (ROWS * (1.0 + weight).log2() / DOUBLINGS).min(ROWS);

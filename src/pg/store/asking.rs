@@ -15,11 +15,13 @@ static ASK: Statement = Statement {
               AND c.response_status IN ('success', 'not_found'))
         ORDER BY u.key
         ON CONFLICT (service, cache_key) DO UPDATE SET
-            priority = greatest(q.priority, EXCLUDED.priority),
+            priority = CASE WHEN q.state = 'dead' OR EXCLUDED.priority >= 0 THEN greatest(q.priority, EXCLUDED.priority)
+                ELSE greatest(q.priority, EXCLUDED.priority - 1000 * q.attempts) END,
             state = CASE q.state WHEN 'dead' THEN 'waiting' ELSE q.state END,
             attempts = CASE q.state WHEN 'dead' THEN 0 ELSE q.attempts END,
             next_attempt_at = CASE q.state WHEN 'dead' THEN pg_catalog.now() ELSE q.next_attempt_at END
-        WHERE ($4 AND q.state = 'dead') OR (q.state <> 'dead' AND q.priority < EXCLUDED.priority)
+        WHERE ($4 AND q.state = 'dead') OR (q.state <> 'dead' AND q.priority < EXCLUDED.priority
+            AND (EXCLUDED.priority >= 0 OR q.priority < EXCLUDED.priority - 1000 * q.attempts))
         RETURNING (q.xmax::text = '0') AS added",
     args: &[TEXTOID, TEXTARRAYOID, INT4ARRAYOID, BOOLOID],
 };
@@ -62,10 +64,10 @@ pub fn ask_missing(source: &str, services: &[String], most: i64) -> Result<u64, 
 }
 
 // Values drift with every row and every day: a step of fifty is worth a write. What somebody asked for by name (0 and
-// above) keeps its place.
+// above) keeps its place, and what failed its steps behind those that did not (core/worth.rs).
 static REVALUE: Statement = Statement {
     sql: "UPDATE @extschema@.enrichment_queue q SET priority = v.worth
-        FROM (SELECT w.id, pg_catalog.max(@extschema@.enrichment_worth(i.weight, i.latest)) AS worth
+        FROM (SELECT w.id, pg_catalog.max(@extschema@.enrichment_worth(i.weight, i.latest)) - 1000 * w.attempts AS worth
             FROM @extschema@.enrichment_queue w
             JOIN @extschema@.enrichment_indicator i ON i.cache_key = w.cache_key
             JOIN @extschema@.enrichment_source s ON s.name = i.source AND w.service = ANY (s.services)

@@ -9,6 +9,7 @@ use crate::pg::spi::{self, Arg, Mode, Statement};
 use pgrx::pg_sys::BuiltinOid::*;
 
 // One probe for each key (LIMIT keeps it so): a plan that is made while the cache is small would read all of it later.
+// What nobody asks for by name (below 0) takes a step down for each failed attempt (core/worth.rs), also when it is wanted again.
 static REQUEST: Statement = Statement {
     sql: "INSERT INTO @extschema@.enrichment_queue AS q (service, cache_key, priority)
         SELECT $1, k, $3 FROM pg_catalog.unnest($2::text[]) AS k
@@ -17,11 +18,13 @@ static REQUEST: Statement = Statement {
               AND c.response_status IN ('success', 'not_found') LIMIT 1) IS NULL
         ORDER BY k
         ON CONFLICT (service, cache_key) DO UPDATE SET
-            priority = greatest(q.priority, EXCLUDED.priority),
+            priority = CASE WHEN q.state = 'dead' OR EXCLUDED.priority >= 0 THEN greatest(q.priority, EXCLUDED.priority)
+                ELSE greatest(q.priority, EXCLUDED.priority - 1000 * q.attempts) END,
             state = CASE q.state WHEN 'dead' THEN 'waiting' ELSE q.state END,
             attempts = CASE q.state WHEN 'dead' THEN 0 ELSE q.attempts END,
             next_attempt_at = CASE q.state WHEN 'dead' THEN pg_catalog.now() ELSE q.next_attempt_at END
-        WHERE ($4 AND q.state = 'dead') OR (q.state <> 'dead' AND q.priority < EXCLUDED.priority)
+        WHERE ($4 AND q.state = 'dead') OR (q.state <> 'dead' AND q.priority < EXCLUDED.priority
+            AND (EXCLUDED.priority >= 0 OR q.priority < EXCLUDED.priority - 1000 * q.attempts))
         RETURNING (q.xmax::text = '0') AS added",
     args: &[TEXTOID, TEXTARRAYOID, INT4OID, BOOLOID],
 };
@@ -180,7 +183,7 @@ static PUT_BACK: Statement = Statement {
     sql: "UPDATE @extschema@.enrichment_queue SET
             state = CASE WHEN $3 THEN 'dead' ELSE 'waiting' END, attempts = $2, next_attempt_at = $4,
             leased_at = NULL, leased_by = NULL, last_outcome = $5, last_error = $6,
-            last_attempt_at = pg_catalog.now(), priority = CASE WHEN $7 THEN least(priority, 0) ELSE priority END
+            last_attempt_at = pg_catalog.now(), priority = CASE WHEN NOT $7 THEN priority WHEN priority < 0 THEN priority - 1000 ELSE 0 END
         WHERE id = $1",
     args: &[INT8OID, INT4OID, BOOLOID, TIMESTAMPTZOID, TEXTOID, TEXTOID, BOOLOID],
 };
