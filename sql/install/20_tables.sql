@@ -217,7 +217,8 @@ CREATE TABLE enrichment_refresh_run (
     per_second    numeric,
     eta           timestamptz,
     waiting_for   text,
-    updated_at    timestamptz NOT NULL
+    updated_at    timestamptz NOT NULL,
+    commit_interval int CHECK (commit_interval BETWEEN 1 AND 100000)
 ) WITH (fillfactor = 50);
 
 CREATE TABLE enrichment_cache_stats (

@@ -277,5 +277,5 @@ COMMENT ON FUNCTION enrichment_worth(float8, timestamptz) IS
     'What a key is worth as the priority of its request, -1000 to -1: by the weight of its rows, and how long ago the last came.';
 COMMENT ON FUNCTION enrichment_ask_source(text, int) IS
     'Part of enrich_refresh: asks for the keys of a source, all of them or those of its newest rows; returns the latter.';
-COMMENT ON FUNCTION enrichment_cost(text, int) IS
+COMMENT ON FUNCTION enrichment_cost(text, int, bigint[]) IS
     'Part of enrich_refresh: per service the eligible keys of a source, all or those of its newest rows, and how many calls they need.';

@@ -57,7 +57,8 @@ fn enrichment_ask_source(source: Utf8, newest: Option<i32>) -> Answer<Option<Vec
     Ok(asked)
 }
 
-/// What asking for the keys of a source would take: per service the eligible keys, and how many have no fresh answer.
+/// What asking for the keys of a source would take: per service the eligible keys, how many have no fresh answer, how many of these
+/// are none of `counted`, and the keys, as `counted` takes them (eight bytes of a hash each).
 ///
 /// # Errors
 /// As `enrichment_ask_source`.
@@ -66,25 +67,38 @@ fn enrichment_ask_source(source: Utf8, newest: Option<i32>) -> Answer<Option<Vec
 fn enrichment_cost(
     source: Utf8,
     newest: Option<i32>,
-) -> Result<TableIterator<'static, (name!(service, String), name!(keys, i64), name!(calls, i64))>, ErrorReport> {
+    counted: Vec<i64>,
+) -> Result<
+    TableIterator<
+        'static,
+        (name!(service, String), name!(keys, i64), name!(calls, i64), name!(further_calls, i64), name!(met, Vec<i64>)),
+    >,
+    ErrorReport,
+> {
     let source = standing(&source)?;
+    let counted: HashSet<i64> = counted.into_iter().collect();
     let mut costs = Vec::new();
     for name in &source.services {
         let service = registry::service(name)?;
-        // of each key eight bytes of its hash: two spellings of one key are one call
-        costs.push((service, HashSet::<u64>::new(), 0i64));
+        // two spellings of one key are one call
+        costs.push((service, HashSet::<i64>::new(), 0i64, 0i64));
     }
     each_key(&source, newest, |seen| {
-        for (service, met, calls) in &mut costs {
+        for (service, met, calls, further) in &mut costs {
+            let short = |key: &str| hash::short(&format!("{} {key}", service.name)).cast_signed();
             let wanted = seen.iter().filter_map(|key| service.takes(&key.raw_key).ok());
-            let new: Vec<String> = wanted.filter(|key| met.insert(hash::short(key))).collect();
-            *calls += new.len() as i64 - cache::fresh(&service.name, new)?;
+            let new: Vec<String> = wanted.filter(|key| met.insert(short(key))).collect();
+            let others: Vec<String> = new.iter().filter(|key| !counted.contains(&short(key))).cloned().collect();
+            let (all, other) = (new.len() as i64, others.len() as i64);
+            let needed = all - cache::fresh(&service.name, new)?;
+            *calls += needed;
+            *further += if other == all { needed } else { other - cache::fresh(&service.name, others)? };
         }
         Ok(())
     })?;
-    Ok(TableIterator::new(
-        costs.into_iter().map(|(service, met, calls)| (service.name.clone(), met.len() as i64, calls)),
-    ))
+    Ok(TableIterator::new(costs.into_iter().map(|(service, met, calls, further)| {
+        (service.name.clone(), met.len() as i64, calls, further, met.into_iter().collect())
+    })))
 }
 
 fn standing(name: &str) -> Result<Source, Error> {

@@ -66,6 +66,7 @@ pub struct Source {
     pub shape: Shape,
     /// Columns that are true when a service finds fault, and that service.
     pub flags: Vec<(Column, String)>,
+    /// Rows written in one transaction; while an enrich_refresh runs that names a number, that.
     pub commit_interval: i64,
     pub swept_at: Option<Micros>,
     pub columns: Vec<Column>,
@@ -102,7 +103,10 @@ impl Source {
 
 static SOURCES: Statement = Statement {
     sql: "SELECT s.name, s.relation::oid, CASE WHEN $2 IS NULL THEN s.key_column ELSE k.attname END::text, s.services, s.into_column::text, s.shape,
-            s.commit_interval, s.swept_at, c.relowner,
+            coalesce((SELECT pg_catalog.min(r.commit_interval) FROM @extschema@.enrichment_refresh_run r
+                WHERE s.name = ANY (r.sources) AND r.commit_interval IS NOT NULL AND EXISTS (
+                    SELECT FROM pg_catalog.pg_stat_get_activity(r.pid) a WHERE a.query_start = r.started_at AND a.state = 'active')),
+                s.commit_interval), s.swept_at, c.relowner,
             pg_catalog.quote_ident(n.nspname) || '.' || pg_catalog.quote_ident(c.relname),
             a.names, a.quoted, a.types, a.oids,
             s.key_expression, s.key_type::oid, s.eligible, s.weight, s.time_column::text, s.flag_columns::text,
