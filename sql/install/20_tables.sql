@@ -166,6 +166,7 @@ CREATE TABLE enrichment_source (
     flag_columns    jsonb CHECK (jsonb_typeof(flag_columns) = 'object'),
     time_column     name,
     weight          text,
+    usual_weight    boolean NOT NULL DEFAULT false,
     commit_interval int NOT NULL DEFAULT 500 CHECK (commit_interval BETWEEN 1 AND 100000),
     attached_at     timestamptz NOT NULL DEFAULT now(),
     swept_at        timestamptz,

@@ -68,6 +68,7 @@ DECLARE
     into_att pg_attribute;
     unknown  text;
     layout   text;
+    usual    boolean;
     flag     record;
     event    record;
     files    CONSTANT text[] := '{vt_classification,vt_description,vt_malicious,vt_positives,vt_total,vt_first_seen,vt_last_analysis,vt_scan_date,enrichment_status}';
@@ -140,6 +141,7 @@ BEGIN
     IF eligible IS NOT NULL THEN
         PERFORM @extschema@.enrichment_check_expression(relation, eligible, 'condition');
     END IF;
+    usual  := weight IS NULL;
     weight := coalesce(weight, @extschema@.enrichment_usual_weight(relation));
     IF weight IS NOT NULL THEN
         PERFORM @extschema@.enrichment_check_expression(relation, weight, 'weight');
@@ -206,9 +208,9 @@ BEGIN
             HINT = 'Detach it first with enrich_detach(), or give another source_name.';
     END IF;
     INSERT INTO @extschema@.enrichment_source (name, relation, key_column, key_expression, key_type, eligible, services, into_column,
-        shape, flag_columns, time_column, weight, commit_interval)
+        shape, flag_columns, time_column, weight, usual_weight, commit_interval)
     VALUES (wanted, relation, key_column, key_expression, key_type, eligible, services, into_column,
-        layout, flag_columns, time_column, weight, commit_interval);
+        layout, flag_columns, time_column, weight, usual, commit_interval);
     FOR event IN SELECT * FROM (VALUES
         ('insert', 'AFTER INSERT', 'REFERENCING NEW TABLE AS new_rows'),
         ('update', 'AFTER UPDATE', 'REFERENCING NEW TABLE AS new_rows OLD TABLE AS old_rows'),

@@ -102,6 +102,7 @@ COMMENT ON COLUMN @extschema@.enrichment_source.shape IS 'How answers are writte
 COMMENT ON COLUMN @extschema@.enrichment_source.flag_columns IS 'Boolean columns and the service each tells of. NULL: those that are there under their usual names, such as dshield_flagged.';
 COMMENT ON COLUMN @extschema@.enrichment_source.time_column IS 'When a row came or was last seen: newer rows first. NULL: the table does not tell.';
 COMMENT ON COLUMN @extschema@.enrichment_source.weight IS 'An SQL expression: what a row adds to the worth of its key. NULL: 1.';
+COMMENT ON COLUMN @extschema@.enrichment_source.usual_weight IS 'true: nobody gave a weight; it follows the columns that are there.';
 COMMENT ON COLUMN @extschema@.enrichment_source.commit_interval IS 'Rows written back in one transaction, by the count of their keys'' rows.';
 COMMENT ON COLUMN @extschema@.enrichment_source.attached_at IS 'When it was attached.';
 COMMENT ON COLUMN @extschema@.enrichment_source.swept_at IS 'When the whole table was last searched for keys. NULL: not yet, or to be searched soon.';

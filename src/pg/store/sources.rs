@@ -190,16 +190,13 @@ fn read(row: &spi::Row, name: &str) -> Result<Source, String> {
             Some(column)
         }
     };
-    let time = match row.text(19) {
-        None => None,
-        Some(wanted) => {
-            let column = find(&wanted).ok_or_else(|| format!("column \"{wanted}\" is gone"))?;
-            if ![pg_sys::TIMESTAMPTZOID, pg_sys::TIMESTAMPOID, pg_sys::DATEOID].contains(&column.type_oid) {
-                return Err(format!("column \"{wanted}\" is now of type {}", column.sql_type));
-            }
-            Some(column)
-        }
-    };
+    // one that is gone is no reason to stop: as coverage does, the next best is taken (enrichment_time_of)
+    const USUAL_TIMES: [&str; 5] = ["last_event_at", "last_seen", "first_seen", "first_event_at", "created_at"];
+    let named = row.text(19).into_iter();
+    let time = named.flat_map(|named| std::iter::once(named).chain(USUAL_TIMES.map(str::to_string))).find_map(|name| {
+        let times = [pg_sys::TIMESTAMPTZOID, pg_sys::TIMESTAMPOID, pg_sys::DATEOID];
+        find(&name).filter(|column| times.contains(&column.type_oid))
+    });
     let services: Vec<String> = row.get(4).unwrap_or_default();
     let flags = flags(row.text(20), &services, into.is_some(), find)?;
     Ok(Source {
@@ -281,6 +278,17 @@ pub fn owner_and_name(relation: pg_sys::Oid) -> Result<(pg_sys::Oid, String), Er
         message: format!("relation with OID {} does not exist", relation.to_u32()),
         hint: "Name a table of this database.".to_string(),
     })
+}
+
+static FOLLOW: Statement = Statement {
+    sql: "UPDATE @extschema@.enrichment_source s SET weight = @extschema@.enrichment_usual_weight(s.relation)
+        WHERE s.name = $1 AND s.usual_weight AND s.weight IS DISTINCT FROM @extschema@.enrichment_usual_weight(s.relation)",
+    args: &[TEXTOID],
+};
+
+/// Has a weight that nobody gave follow the columns that are there; true when it changed.
+pub fn follow(name: &str) -> Result<bool, Error> {
+    Ok(spi::run(&FOLLOW, &[Arg::of(name)], Mode::Write, |_| {})? > 0)
 }
 
 static SWEPT: Statement = Statement {

@@ -166,6 +166,10 @@ fn note_trouble(source: &Source, error: &Error) {
 
 fn sweep_one(source: &Source) -> Result<bool, Error> {
     xact::run(c"enrichment_cache: sweeping a table", || {
+        // it is read as it was, so it is swept in the next round
+        if sources::follow(&source.name)? {
+            return Ok(true);
+        }
         if !backlog::has_room_for_many()? {
             return Ok(false);
         }
