@@ -48,13 +48,51 @@ mod tests {
     }
 
     #[pg_test]
-    fn triggers_see_an_upsert_and_a_merge_of_both_kinds() {
+    fn triggers_see_an_upsert_of_both_kinds() {
         sessions("triggers_upsert", "text");
         run("INSERT INTO triggers_upsert VALUES (1, '9.70.3.1')");
         forget();
         run("INSERT INTO triggers_upsert VALUES (1, '9.70.3.2'), (2, '9.70.3.3')
             ON CONFLICT (id) DO UPDATE SET source_ip = EXCLUDED.source_ip");
         assert_eq!(arrivals("triggers_upsert"), ["9.70.3.2", "9.70.3.3"]);
+    }
+
+    #[pg_test]
+    fn triggers_see_a_merge_of_both_kinds() {
+        sessions("triggers_merge", "text");
+        run("INSERT INTO triggers_merge VALUES (1, '9.70.7.1'), (2, '9.70.7.2'), (3, '9.70.7.3')");
+        forget();
+        // 1 gets the key of 2, 2 keeps its own, 3 goes, 4 comes
+        run("MERGE INTO triggers_merge t USING (VALUES (1, '9.70.7.2'), (2, '9.70.7.2'), (3, NULL), (4, '9.70.7.4')) n (id, ip) ON t.id = n.id
+            WHEN MATCHED AND n.ip IS NULL THEN DELETE
+            WHEN MATCHED THEN UPDATE SET source_ip = n.ip
+            WHEN NOT MATCHED THEN INSERT (id, source_ip) VALUES (n.id, n.ip)");
+        assert_eq!(arrivals("triggers_merge"), ["9.70.7.2", "9.70.7.4"]);
+        assert_eq!(list("SELECT concat_ws(' ', u.k, u.n, a.moved) FROM enrichment_arrival a, unnest(raw_keys, row_counts) u (k, n) ORDER BY 1"), [
+            "9.70.7.2 1 t",
+            "9.70.7.4 1 f"
+        ]);
+    }
+
+    #[pg_test]
+    fn triggers_note_the_rows_that_got_another_key_and_no_others() {
+        sessions("triggers_pairs", "text");
+        run("INSERT INTO triggers_pairs SELECT i, '9.70.8.' || i % 2 FROM generate_series(1, 3000) i");
+        forget();
+        run("UPDATE triggers_pairs SET score = 1, source_ip = '9.70.8.' || CASE WHEN id <= 10 THEN 1 - id % 2 ELSE id % 2 END");
+        let noted = "SELECT concat_ws(' ', u.k, u.n) FROM enrichment_arrival a, unnest(raw_keys, row_counts) u (k, n) ORDER BY 1";
+        assert_eq!(list(noted), ["9.70.8.0 5", "9.70.8.1 5"]);
+        // a key that goes is noted as an empty text, of those that had one
+        forget();
+        run("UPDATE triggers_pairs SET source_ip = NULL WHERE id <= 3; UPDATE triggers_pairs SET score = 2 WHERE source_ip IS NULL");
+        assert_eq!(list(noted), [" 3"]);
+        // keys too long for a page are compared whole
+        forget();
+        run("UPDATE triggers_pairs SET source_ip = repeat('long', 100000) || id WHERE id <= 2");
+        assert_eq!(count("SELECT sum(key_count)::int8 FROM enrichment_arrival"), 2);
+        forget();
+        run("UPDATE triggers_pairs SET source_ip = source_ip || '' WHERE id <= 2");
+        assert_eq!(count("SELECT count(*) FROM enrichment_arrival"), 0);
     }
 
     #[pg_test]

@@ -184,6 +184,7 @@ CREATE TABLE enrichment_arrival (
     latest     timestamptz[] NOT NULL,
     key_count  int NOT NULL GENERATED ALWAYS AS (cardinality(raw_keys)) STORED,
     urgent     boolean NOT NULL DEFAULT false,
+    moved      boolean NOT NULL DEFAULT false,
     CHECK (cardinality(row_counts) = cardinality(raw_keys) AND cardinality(weights) = cardinality(raw_keys)
         AND cardinality(latest) = cardinality(raw_keys))
 );
@@ -194,6 +195,7 @@ CREATE TABLE enrichment_indicator (
     cache_key  text COLLATE "C",
     problem    text,
     dirty      boolean NOT NULL DEFAULT true,
+    moved      boolean NOT NULL DEFAULT false,
     row_count  bigint NOT NULL DEFAULT 1,
     weight     float8 NOT NULL DEFAULT 1,
     latest     timestamptz,

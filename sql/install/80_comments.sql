@@ -119,6 +119,7 @@ COMMENT ON COLUMN @extschema@.enrichment_arrival.weights IS 'For each key, the w
 COMMENT ON COLUMN @extschema@.enrichment_arrival.latest IS 'For each key, the latest time of these rows.';
 COMMENT ON COLUMN @extschema@.enrichment_arrival.key_count IS 'How many keys.';
 COMMENT ON COLUMN @extschema@.enrichment_arrival.urgent IS 'true: to be asked before others.';
+COMMENT ON COLUMN @extschema@.enrichment_arrival.moved IS 'true: these rows had another key before.';
 
 COMMENT ON TABLE @extschema@.enrichment_indicator IS
     'Each key of an attached table once, however many rows hold it.';
@@ -127,6 +128,7 @@ COMMENT ON COLUMN @extschema@.enrichment_indicator.raw_key IS 'The key as it sta
 COMMENT ON COLUMN @extschema@.enrichment_indicator.cache_key IS 'Its normal form. NULL: it cannot be asked about, see problem.';
 COMMENT ON COLUMN @extschema@.enrichment_indicator.problem IS 'Why it cannot. NULL: it can.';
 COMMENT ON COLUMN @extschema@.enrichment_indicator.dirty IS 'true: the rows of this key are to be written again.';
+COMMENT ON COLUMN @extschema@.enrichment_indicator.moved IS 'true: some of them had another key before, and may still hold what is known of that. With an empty raw_key also the rows that have none any more.';
 COMMENT ON COLUMN @extschema@.enrichment_indicator.row_count IS 'Rows with this key: as the last search counted them, and those that came since.';
 COMMENT ON COLUMN @extschema@.enrichment_indicator.weight IS 'Their weight (enrichment_source.weight).';
 COMMENT ON COLUMN @extschema@.enrichment_indicator.latest IS 'The latest time of them (enrichment_source.time_column).';

@@ -3,11 +3,15 @@
 mod arrivals;
 mod columns;
 mod documents;
+mod kinds;
 mod layouts;
 mod loader;
+mod moved;
 mod options;
+mod order;
 mod replicated;
 mod shape;
+mod slices;
 mod sweeps;
 mod trouble;
 mod writers;

@@ -6,12 +6,13 @@ use crate::core::worth;
 use crate::pg::convert;
 use crate::pg::encoding::{decode, RawText, Utf8};
 use crate::pg::error::Answer;
-use crate::pg::store::arrivals::{self, Seen};
+use crate::pg::store::arrivals::{self, Seen, Why};
 use crate::pg::store::identity::as_extension_owner;
 use crate::pg::store::sources::{self, Source};
 use crate::pg::store::user_tables::{
     self,
     keys::{self, Rows},
+    pairs::{self, Pairs},
 };
 use crate::pg::store::{cache, expressions, registry};
 use crate::pg::{subxact, wake};
@@ -51,7 +52,7 @@ fn enrichment_ask_source(source: Utf8, newest: Option<i32>) -> Answer<Option<Vec
         if let Some(asked) = &mut asked {
             asked.extend(seen.iter().map(|key| RawText::of_utf8(&key.raw_key)));
         }
-        arrivals::note(&source.name, seen, true)
+        arrivals::note(&source.name, seen, Why::Urgent)
     })?;
     wake::worker_at_commit();
     Ok(asked)
@@ -62,6 +63,7 @@ fn enrichment_ask_source(source: Utf8, newest: Option<i32>) -> Answer<Option<Vec
 ///
 /// # Errors
 /// As `enrichment_ask_source`.
+#[allow(clippy::type_complexity)] // the columns of its result
 #[pg_extern(volatile, security_definer)]
 #[search_path(pg_catalog, pg_temp)]
 fn enrichment_cost(
@@ -171,16 +173,25 @@ fn note_rows(data: *mut pg_sys::TriggerData) -> Result<(), Error> {
     let Some(name) = arguments.first() else { return Ok(()) };
     let number = arguments.get(1).and_then(|number| number.parse().ok()).unwrap_or(0);
     let Some(source) = as_extension_owner(|| sources::watched(name, number))? else { return Ok(()) };
-    let rows = match event {
-        pg_sys::TRIGGER_EVENT_INSERT => Rows::Inserted(data),
-        pg_sys::TRIGGER_EVENT_UPDATE => Rows::Changed(data),
+    let (rows, why) = match event {
+        pg_sys::TRIGGER_EVENT_INSERT => (Rows::Inserted(data), Why::New),
+        pg_sys::TRIGGER_EVENT_UPDATE => {
+            // most statements leave the key alone, which a look at the column alone tells
+            let column = (source.key_expression.is_none() && source.eligible.is_none()).then_some(number);
+            // SAFETY: the data of an UPDATE trigger that enrich_attach made, with both transition tables.
+            match unsafe { pairs::compare(data, column) } {
+                Pairs::Same => return Ok(()),
+                Pairs::Differ => (Rows::Changed(data), Why::Moved),
+                Pairs::Unknown => (Rows::Touched(data), Why::Moved),
+            }
+        }
         _ => return as_extension_owner(|| sweep_soon(&source)),
     };
     let mut any = false;
     let mut read = || {
         keys::read(&source, &rows, |seen| {
             any = true;
-            as_extension_owner(|| arrivals::note(&source.name, seen, false))
+            as_extension_owner(|| arrivals::note(&source.name, seen, why))
         })
     };
     if !source.has_expressions() {
@@ -197,7 +208,7 @@ fn note_rows(data: *mut pg_sys::TriggerData) -> Result<(), Error> {
 }
 
 fn sweep_soon(source: &Source) -> Result<(), Error> {
-    arrivals::note(&source.name, Vec::new(), false)?;
+    arrivals::note(&source.name, Vec::new(), Why::New)?;
     wake::worker_at_commit();
     Ok(())
 }

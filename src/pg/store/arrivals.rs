@@ -33,15 +33,27 @@ pub fn columns(keys: Vec<Seen>) -> [Arg; 4] {
 }
 
 static NOTE: Statement = Statement {
-    sql: "INSERT INTO @extschema@.enrichment_arrival (source, raw_keys, row_counts, weights, latest, urgent)
-        VALUES ($1, $2, $3, $4, $5, $6)",
-    args: &[TEXTOID, TEXTARRAYOID, INT8ARRAYOID, FLOAT8ARRAYOID, TIMESTAMPTZARRAYOID, BOOLOID],
+    sql: "INSERT INTO @extschema@.enrichment_arrival (source, raw_keys, row_counts, weights, latest, urgent, moved)
+        VALUES ($1, $2, $3, $4, $5, $6, $7)",
+    args: &[TEXTOID, TEXTARRAYOID, INT8ARRAYOID, FLOAT8ARRAYOID, TIMESTAMPTZARRAYOID, BOOLOID, BOOLOID],
 };
 
+/// Why keys are put on the list.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// Rows came, or are to be written again.
+    New,
+    /// Somebody waits for them: they are asked before others.
+    Urgent,
+    /// Rows had another key before, and may hold what is known of that.
+    Moved,
+}
+
 /// Puts keys of a source on the list, as one row. No key at all asks for a sweep of the table.
-pub fn note(source: &str, keys: Vec<Seen>, urgent: bool) -> Result<(), Error> {
+pub fn note(source: &str, keys: Vec<Seen>, why: Why) -> Result<(), Error> {
     let [raw, rows, weights, latest] = columns(keys);
-    spi::run(&NOTE, &[Arg::of(source), raw, rows, weights, latest, Arg::of(urgent)], Mode::Write, |_| {})?;
+    let (urgent, moved) = (Arg::of(why == Why::Urgent), Arg::of(why == Why::Moved));
+    spi::run(&NOTE, &[Arg::of(source), raw, rows, weights, latest, urgent, moved], Mode::Write, |_| {})?;
     Ok(())
 }
 
@@ -72,6 +84,8 @@ pub struct Arrival {
     /// None: the table is to be swept.
     pub key: Option<Seen>,
     pub urgent: bool,
+    /// Whether one of its rows had another key before.
+    pub moved: bool,
 }
 
 static TAKE: Statement = Statement {
@@ -82,9 +96,9 @@ static TAKE: Statement = Statement {
             WHERE s.before < $1),
         taken AS (
             DELETE FROM @extschema@.enrichment_arrival a WHERE a.id IN (SELECT f.id FROM few f)
-            RETURNING a.source, a.raw_keys, a.row_counts, a.weights, a.latest, a.urgent)
+            RETURNING a.source, a.raw_keys, a.row_counts, a.weights, a.latest, a.urgent, a.moved)
         SELECT t.source, u.raw_key, t.urgent, pg_catalog.sum(u.row_count)::int8, pg_catalog.sum(u.weight),
-            pg_catalog.max(u.latest)
+            pg_catalog.max(u.latest), pg_catalog.bool_or(t.moved)
         FROM taken t
         LEFT JOIN LATERAL ROWS FROM (pg_catalog.unnest(t.raw_keys), pg_catalog.unnest(t.row_counts),
             pg_catalog.unnest(t.weights), pg_catalog.unnest(t.latest)) AS u (raw_key, row_count, weight, latest) ON true
@@ -104,7 +118,7 @@ pub fn take(n: i64) -> Result<Vec<Arrival>, Error> {
             latest: row.get(6),
             unfilled: false,
         });
-        arrivals.push(Arrival { source, key, urgent: row.get(3).unwrap_or(false) });
+        arrivals.push(Arrival { source, key, urgent: row.get(3).unwrap_or(false), moved: row.get(7).unwrap_or(false) });
     })?;
     Ok(arrivals)
 }

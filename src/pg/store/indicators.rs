@@ -12,20 +12,35 @@ use std::collections::HashSet;
 pub struct Judged {
     pub seen: Seen,
     pub verdict: Result<String, String>,
+    /// Whether one of its rows had another key before.
+    pub moved: bool,
 }
 
+// A key that is never asked about is written once too, when a row with answers came to it: they are another key's.
 static FOLD: Statement = Statement {
     sql: "INSERT INTO @extschema@.enrichment_indicator AS i
-            (source, raw_key, cache_key, problem, dirty, row_count, weight, latest)
-        SELECT $1, u.raw_key, u.cache_key, u.problem, u.problem IS NULL, u.row_count, u.weight, u.latest
+            (source, raw_key, cache_key, problem, dirty, moved, row_count, weight, latest)
+        SELECT $1, u.raw_key, u.cache_key, u.problem, u.problem IS NULL OR u.moved, u.moved, u.row_count, u.weight, u.latest
         FROM ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3), pg_catalog.unnest($4), pg_catalog.unnest($5),
-            pg_catalog.unnest($6), pg_catalog.unnest($7)) AS u (raw_key, row_count, weight, latest, cache_key, problem)
+            pg_catalog.unnest($6), pg_catalog.unnest($7), pg_catalog.unnest($8))
+            AS u (raw_key, row_count, weight, latest, cache_key, problem, moved)
         ORDER BY u.raw_key
-        ON CONFLICT (source, raw_key) DO UPDATE SET dirty = i.cache_key IS NOT NULL,
-            row_count = CASE WHEN $8 THEN greatest(i.row_count, EXCLUDED.row_count) ELSE i.row_count + EXCLUDED.row_count END,
-            weight = CASE WHEN $8 THEN greatest(i.weight, EXCLUDED.weight) ELSE i.weight + EXCLUDED.weight END,
+        ON CONFLICT (source, raw_key) DO UPDATE SET
+            dirty = i.cache_key IS NOT NULL OR i.moved OR EXCLUDED.moved, moved = i.moved OR EXCLUDED.moved,
+            row_count = CASE WHEN $9 THEN greatest(i.row_count, EXCLUDED.row_count) ELSE i.row_count + EXCLUDED.row_count END,
+            weight = CASE WHEN $9 THEN greatest(i.weight, EXCLUDED.weight) ELSE i.weight + EXCLUDED.weight END,
             latest = greatest(i.latest, EXCLUDED.latest)",
-    args: &[TEXTOID, TEXTARRAYOID, INT8ARRAYOID, FLOAT8ARRAYOID, TIMESTAMPTZARRAYOID, TEXTARRAYOID, TEXTARRAYOID, BOOLOID],
+    args: &[
+        TEXTOID,
+        TEXTARRAYOID,
+        INT8ARRAYOID,
+        FLOAT8ARRAYOID,
+        TIMESTAMPTZARRAYOID,
+        TEXTARRAYOID,
+        TEXTARRAYOID,
+        BOOLARRAYOID,
+        BOOLOID,
+    ],
 };
 
 /// Adds keys to a source; the rows of one that is known are written again. These rows are new ones, or (`again`) some
@@ -33,9 +48,10 @@ static FOLD: Statement = Statement {
 pub fn fold(source: &str, judged: Vec<Judged>, again: bool) -> Result<(), Error> {
     let cache_keys: Vec<Option<String>> = judged.iter().map(|key| key.verdict.clone().ok()).collect();
     let problems: Vec<Option<String>> = judged.iter().map(|key| key.verdict.clone().err()).collect();
+    let moved: Vec<bool> = judged.iter().map(|key| key.moved).collect();
     let [raw, rows, weights, latest] = arrivals::columns(judged.into_iter().map(|key| key.seen).collect());
-    let (cache_keys, problems) = (Arg::of(cache_keys), Arg::of(problems));
-    let args = [Arg::of(source), raw, rows, weights, latest, cache_keys, problems, Arg::of(again)];
+    let (cache_keys, problems, moved) = (Arg::of(cache_keys), Arg::of(problems), Arg::of(moved));
+    let args = [Arg::of(source), raw, rows, weights, latest, cache_keys, problems, moved, Arg::of(again)];
     spi::run(&FOLD, &args, Mode::Write, |_| {})?;
     Ok(())
 }
@@ -74,7 +90,7 @@ static DIRTY: Statement = Statement {
 };
 
 /// Which keys a process writes: those whose hash, modulo `of`, is one of `mine`.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Share {
     pub of: i32,
     pub mine: Vec<i32>,
@@ -116,13 +132,28 @@ pub fn dirty(
 
 static WRITTEN: Statement = Statement {
     sql: "UPDATE @extschema@.enrichment_indicator SET dirty = false, written_at = pg_catalog.now()
-        WHERE source = $1 AND raw_key = ANY ($2)",
+        WHERE source = $1 AND raw_key = ANY ($2) RETURNING CASE WHEN moved THEN raw_key END",
     args: &[TEXTOID, TEXTARRAYOID],
 };
 
-/// Takes the marks off. Before the answers are read: see [`answered`].
-pub fn written(source: &str, raw_keys: Vec<String>) -> Result<(), Error> {
-    spi::run(&WRITTEN, &[Arg::of(source), Arg::of(raw_keys)], Mode::Write, |_| {})?;
+/// Takes the marks off. Before the answers are read: see [`answered`]. Returns the keys of which some rows had another key
+/// before; they stay marked as such until [`settled`].
+pub fn written(source: &str, raw_keys: Vec<String>) -> Result<Vec<String>, Error> {
+    let mut moved = Vec::new();
+    spi::run(&WRITTEN, &[Arg::of(source), Arg::of(raw_keys)], Mode::Write, |row| moved.extend(row.text(1)))?;
+    Ok(moved)
+}
+
+static SETTLED: Statement = Statement {
+    sql: "UPDATE @extschema@.enrichment_indicator SET moved = false WHERE source = $1 AND raw_key = ANY ($2)",
+    args: &[TEXTOID, TEXTARRAYOID],
+};
+
+/// Nothing of another key stands in the rows of these any more.
+pub fn settled(source: &str, raw_keys: Vec<String>) -> Result<(), Error> {
+    if !raw_keys.is_empty() {
+        spi::run(&SETTLED, &[Arg::of(source), Arg::of(raw_keys)], Mode::Write, |_| {})?;
+    }
     Ok(())
 }
 
@@ -140,7 +171,7 @@ pub fn unwritten(source: &str, raw_key: &str) -> Result<(), Error> {
 static RECOUNT: Statement = Statement {
     sql: "WITH seen AS MATERIALIZED (
             SELECT u.raw_key, u.row_count, u.weight, u.latest, u.unfilled, i.raw_key IS NOT NULL AS known,
-                i.cache_key, i.dirty, i.written_at,
+                i.cache_key, i.dirty, i.moved, i.written_at,
                 i.row_count IS DISTINCT FROM u.row_count OR i.weight IS DISTINCT FROM u.weight
                     OR i.latest IS DISTINCT FROM u.latest AS changed,
                 u.row_count > i.row_count OR u.latest > i.latest AS more
@@ -154,10 +185,10 @@ static RECOUNT: Statement = Statement {
             -- stands unfilled although an answer is there, or an answer came that nobody told of, or rows that no trigger
             -- saw: they may hold the answer for the key they had before
             SELECT s.raw_key, 0::int8 AS row_count, 0::float8 AS weight, NULL::timestamptz AS latest FROM seen s
-            WHERE s.known AND NOT s.dirty AND s.cache_key IS NOT NULL AND EXISTS (
+            WHERE s.known AND NOT s.dirty AND (s.moved OR s.cache_key IS NOT NULL AND EXISTS (
                 SELECT FROM @extschema@.enrichment_cache c
                 WHERE c.service = ANY ($7) AND c.cache_key = s.cache_key AND c.response_status IN ('success', 'not_found')
-                  AND (s.unfilled OR s.more OR c.fetched_at > s.written_at))),
+                  AND (s.unfilled OR s.more OR c.fetched_at > s.written_at)))),
         noted AS (
             INSERT INTO @extschema@.enrichment_arrival (source, raw_keys, row_counts, weights, latest)
             SELECT $1, pg_catalog.array_agg(n.raw_key), pg_catalog.array_agg(n.row_count), pg_catalog.array_agg(n.weight),
@@ -218,7 +249,8 @@ static NAMES: Statement = Statement {
 // A request that nobody made by name (its priority is below 0) goes with the last row that waited for it.
 static FORGET: Statement = Statement {
     sql: "WITH gone AS (
-            DELETE FROM @extschema@.enrichment_indicator i WHERE i.source = $1 AND i.raw_key = ANY ($2)
+            DELETE FROM @extschema@.enrichment_indicator i
+            WHERE i.source = $1 AND i.raw_key = ANY ($2) AND NOT (i.moved AND i.dirty)
             RETURNING i.source, i.raw_key, i.cache_key)
         DELETE FROM @extschema@.enrichment_queue q USING gone g, @extschema@.enrichment_source s
         WHERE s.name = g.source AND q.service = ANY (s.services) AND q.cache_key = g.cache_key

@@ -43,6 +43,7 @@ pub struct Column {
     pub quoted: String,
     pub sql_type: String,
     pub type_oid: pg_sys::Oid,
+    pub not_null: bool,
 }
 
 /// An attached table as it stands now.
@@ -116,7 +117,8 @@ static SOURCES: Statement = Statement {
             CASE c.relkind WHEN 'p' THEN (SELECT pg_catalog.sum(p.relpages) FROM pg_catalog.pg_partition_tree(c.oid) t
                 JOIN pg_catalog.pg_class p ON p.oid = t.relid) ELSE c.relpages END::int8,
             (SELECT i.attcompression::text FROM pg_catalog.pg_attribute i
-                WHERE i.attrelid = c.oid AND i.attname = s.into_column AND NOT i.attisdropped AND i.attstorage IN ('x', 'm'))
+                WHERE i.attrelid = c.oid AND i.attname = s.into_column AND NOT i.attisdropped AND i.attstorage IN ('x', 'm')),
+            a.not_null
         FROM @extschema@.enrichment_source s
         LEFT JOIN pg_catalog.pg_class c ON c.oid = s.relation AND c.relkind IN ('r', 'p')
         LEFT JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -126,7 +128,8 @@ static SOURCES: Statement = Statement {
             SELECT pg_catalog.array_agg(a.attname::text ORDER BY a.attnum) AS names,
                 pg_catalog.array_agg(pg_catalog.quote_ident(a.attname) ORDER BY a.attnum) AS quoted,
                 pg_catalog.array_agg(pg_catalog.format_type(a.atttypid, a.atttypmod) ORDER BY a.attnum) AS types,
-                pg_catalog.array_agg(a.atttypid::oid ORDER BY a.attnum) AS oids
+                pg_catalog.array_agg(a.atttypid::oid ORDER BY a.attnum) AS oids,
+                pg_catalog.array_agg(a.attnotnull ORDER BY a.attnum) AS not_null
             FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped) a ON true
         WHERE $1 IS NULL OR s.name = $1
         ORDER BY s.name",
@@ -160,12 +163,14 @@ fn read(row: &spi::Row, name: &str) -> Result<Source, String> {
     let quoted: Vec<String> = row.get(12).unwrap_or_default();
     let types: Vec<String> = row.get(13).unwrap_or_default();
     let oids: Vec<pg_sys::Oid> = row.get(14).unwrap_or_default();
+    let not_null: Vec<bool> = row.get(24).unwrap_or_default();
     let columns: Vec<Column> = names
         .into_iter()
         .zip(quoted)
         .zip(types)
         .zip(oids)
-        .map(|(((name, quoted), sql_type), type_oid)| Column { name, quoted, sql_type, type_oid })
+        .zip(not_null)
+        .map(|((((name, quoted), sql_type), type_oid), not_null)| Column { name, quoted, sql_type, type_oid, not_null })
         .collect();
     let find = |wanted: &str| columns.iter().find(|column| column.name == wanted).cloned();
     let key_expression = row.text(15);
@@ -173,7 +178,7 @@ fn read(row: &spi::Row, name: &str) -> Result<Source, String> {
         None if key_expression.is_none() => return Err("the key column is gone".to_string()),
         None => {
             let type_oid = row.get(16).unwrap_or(pg_sys::InvalidOid);
-            Column { name: String::new(), quoted: String::new(), sql_type: String::new(), type_oid }
+            Column { name: String::new(), quoted: String::new(), sql_type: String::new(), type_oid, not_null: false }
         }
         Some(wanted) => find(&wanted).ok_or_else(|| format!("column \"{wanted}\" is gone"))?,
     };

@@ -62,7 +62,7 @@ fn fold(source: &Source, arrivals: Vec<Arrival>, urgent: bool) -> Result<(), Err
     let mut judged = Vec::with_capacity(arrivals.len());
     let mut requests: BTreeMap<String, BTreeMap<String, i32>> = BTreeMap::new();
     let mut written: BTreeMap<String, Vec<(String, String)>> = BTreeMap::new();
-    for Arrival { key, .. } in arrivals {
+    for Arrival { key, moved, .. } in arrivals {
         let Some(seen) = key else {
             sources::sweep_soon(&source.name)?;
             continue;
@@ -81,7 +81,7 @@ fn fold(source: &Source, arrivals: Vec<Arrival>, urgent: bool) -> Result<(), Err
             }
         }
         let verdict = takers.map(|takers| takers.into_iter().next().map(|(_, key)| key).unwrap_or_default());
-        judged.push(Judged { seen, verdict });
+        judged.push(Judged { seen, verdict, moved });
     }
     indicators::fold(&source.name, judged, urgent)?;
     for (service, keys) in requests {

@@ -2,6 +2,8 @@
 //! written in halves, down to single keys: rows that somebody else holds are tried again soon, a row that refuses its answer is set aside
 //! until the next sweep, and neither stops the others.
 
+use super::pieces::{self, Large, Pieces};
+use super::slices::{self, Next, Placed, Slices};
 use super::{steps::Steps, xact};
 use crate::core::error::Error;
 use crate::core::Micros;
@@ -9,7 +11,7 @@ use crate::pg::convert;
 use crate::pg::store::indicators;
 pub use crate::pg::store::indicators::Share;
 use crate::pg::store::sources::{self, Shape, Source};
-use crate::pg::store::user_tables::{self, Part, Place};
+use crate::pg::store::user_tables::{self, Part};
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
@@ -17,16 +19,8 @@ use std::time::{Duration, Instant};
 const LOCKED_REST: Micros = 250_000;
 /// How long a source is written without a pause.
 const TURN: Duration = Duration::from_millis(100);
-/// Blocks of a table that is read whole in a moment.
-const SMALL_TABLE: i64 = 1000;
-const UNINDEXED_BATCH: i64 = 50;
-/// For each batch of prefixes a table of passwords is hashed once as a whole, so there it is many: 276,000 passwords
-/// then take some 30 passes in place of 2,800.
-const PASSWORD_BATCH: i64 = 10_000;
 /// Keys that are looked for at once at first.
 const FEW_KEYS: usize = 50;
-/// Places of rows that are held of a key; rows beyond are looked for piece by piece.
-const MOST_PLACES: i64 = 1_000_000;
 /// This many keys refused and none written means that the table refuses, not its rows.
 const TABLE_REFUSES: usize = 10;
 
@@ -36,6 +30,8 @@ pub struct WriteBack {
     locked: BTreeMap<String, (Micros, Vec<String>)>,
     /// Keys that are written piece by piece, by source and key.
     pieces: Pieces,
+    /// Tables that were read whole, and what is still to be written of them.
+    slices: Slices,
     /// The keys that are this process's.
     share: Share,
     /// As many keys as are looked for at once, by source: so many have had the rows of a transaction of late, and some more.
@@ -47,20 +43,12 @@ pub struct WriteBack {
     pressed: bool,
 }
 
-type Pieces = BTreeMap<(String, String), Large>;
-
-/// A key of very many rows. They are written where they stood when it began. Unless each was found there and written, what is
-/// still to change, because it was moved meanwhile, is looked for.
-#[derive(Default)]
-struct Large {
-    /// None: not looked for yet.
-    places: Option<Vec<Place>>,
-    /// Whether rows may be left when all places are through.
-    missed: bool,
-    /// What the rows were given so far, and how many rows the key had.
-    given: Option<(Option<u64>, i64)>,
-    /// Pieces that were looked for.
-    further: i64,
+/// Whether a source has more to write.
+enum More {
+    Yes,
+    No,
+    /// What there was has been tried part by part, which took its time.
+    InParts,
 }
 
 /// What became of the parts of a batch.
@@ -84,6 +72,10 @@ impl WriteBack {
 
     /// Changes the share.
     pub fn take(&mut self, share: Share) {
+        if share != self.share {
+            // what was read may be somebody else's now
+            self.slices.clear();
+        }
         self.share = share;
     }
 
@@ -109,6 +101,7 @@ impl WriteBack {
         let stands = |name: &String| standing.iter().any(|source| source.name == *name);
         self.locked.retain(|name, (until, _)| *until > now && stands(name));
         self.pieces.retain(|(name, _), _| stands(name));
+        self.slices.retain(stands);
         self.usual.retain(|name, _| stands(name));
         self.reached.retain(|name, _| stands(name));
     }
@@ -133,45 +126,136 @@ impl WriteBack {
         let began = Instant::now();
         let mut busy = false;
         // answers and new keys wait meanwhile, so not for long
-        let all = Share::default();
         while began.elapsed() < TURN {
-            let share = if is_shared(source) { &self.share } else { &all };
-            let resting = self.locked.get(&source.name).map(|(_, keys)| keys.clone()).unwrap_or_default();
-            // each look at a table without an index takes as many as it can
-            let usual = match is_shared(source) && source.indexed {
-                true => self.usual.get(&source.name).copied().unwrap_or(FEW_KEYS),
-                false => usize::MAX,
+            let more = match slices::at_once(source) {
+                Some(rows) => self.slice(source, rows)?,
+                None => self.keys(source)?,
             };
-            let from = self.reached.remove(&source.name).unwrap_or_default();
-            let mut keys = Vec::new();
-            let written = xact::run(c"enrichment_cache: writing back", || {
-                let bounds = (rows_at_once(source), usual);
-                keys = indicators::dirty(&source.name, bounds, &from, resting.clone(), share)?;
-                if keys.is_empty() && !from.is_empty() {
-                    keys = indicators::dirty(&source.name, bounds, "", resting, share)?;
-                }
-                write(source, &keys, &mut self.pieces)
-            });
-            match written {
-                Ok(()) if keys.is_empty() => break,
-                Ok(()) => {
-                    busy = true;
-                    let next = if keys.len() == usual { 2 * usual } else { keys.len() * 3 / 2 + FEW_KEYS };
-                    self.usual.insert(source.name.clone(), next);
-                    self.reached.extend(keys.pop().map(|(last, _)| (source.name.clone(), last)));
-                }
-                Err(error) if keys.is_empty() => return Err(error),
-                Err(_) => return self.in_parts(source, &keys),
+            match more {
+                More::No => break,
+                More::Yes => busy = true,
+                More::InParts => return Ok(true),
             }
         }
         self.pressed |= is_shared(source) && began.elapsed() >= TURN;
         Ok(busy)
     }
 
-    fn in_parts(&mut self, source: &Source, keys: &[(String, i64)]) -> Result<bool, Error> {
+    /// The next keys to be written, `rows` rows and `usual` keys at most.
+    fn dirty(&self, source: &Source, bounds: (i64, usize), from: &str) -> Result<Vec<(String, i64)>, Error> {
+        let all = Share::default();
+        let share = if is_shared(source) { &self.share } else { &all };
+        let resting = self.locked.get(&source.name).map(|(_, keys)| keys.clone()).unwrap_or_default();
+        indicators::dirty(&source.name, bounds, from, resting, share)
+    }
+
+    /// Writes a batch of keys whose rows an index finds.
+    fn keys(&mut self, source: &Source) -> Result<More, Error> {
+        let usual = match is_shared(source) && source.indexed {
+            true => self.usual.get(&source.name).copied().unwrap_or(FEW_KEYS),
+            false => usize::MAX,
+        };
+        let from = self.reached.remove(&source.name).unwrap_or_default();
+        let mut keys = Vec::new();
+        let written = xact::run(c"enrichment_cache: writing back", || {
+            let bounds = (source.commit_interval, usual);
+            keys = self.dirty(source, bounds, &from)?;
+            if keys.is_empty() && !from.is_empty() {
+                keys = self.dirty(source, bounds, "")?;
+            }
+            write(source, &keys, &mut self.pieces)
+        });
+        match written {
+            Ok(()) if keys.is_empty() => Ok(More::No),
+            Ok(()) => {
+                let next = if keys.len() == usual { usual.saturating_mul(2) } else { keys.len() * 3 / 2 + FEW_KEYS };
+                self.usual.insert(source.name.clone(), next);
+                self.reached.extend(keys.pop().map(|(last, _)| (source.name.clone(), last)));
+                Ok(More::Yes)
+            }
+            Err(error) if keys.is_empty() => Err(error),
+            Err(_) => self.in_parts(source, &keys, |(key, _)| key, &|half: &[(String, i64)], pieces: &mut Pieces| {
+                write(source, half, pieces)
+            }),
+        }
+    }
+
+    /// Writes a slice of a table that was read whole, or reads it, to find the places of so many rows.
+    fn slice(&mut self, source: &Source, rows: i64) -> Result<More, Error> {
+        match self.slices.next(source) {
+            None => {
+                let read = xact::run(c"enrichment_cache: finding rows to write", || {
+                    let mut keys: Vec<String> =
+                        self.dirty(source, (rows, usize::MAX), "")?.into_iter().map(|(key, _)| key).collect();
+                    // rows without a key stand nowhere that could be looked for by it
+                    if keys.first().is_some_and(String::is_empty) {
+                        pieces::write_keyless(source, &keys.remove(0), 1, &mut self.pieces)?;
+                        return Ok((true, slices::read(source, keys)?));
+                    }
+                    Ok((!keys.is_empty(), slices::read(source, keys)?))
+                });
+                let (any, keys) = read.inspect_err(|error| note_unread(source, error))?;
+                self.slices.begin(source, keys);
+                Ok(if any { More::Yes } else { More::No })
+            }
+            Some(Next::Slice(slice)) => {
+                match xact::run(c"enrichment_cache: writing back", || slices::write(source, &slice)) {
+                    Ok(missed) => self.slices.missed(source, missed),
+                    Err(_) => {
+                        let part = |half: &[Placed], _: &mut Pieces| slices::write(source, half).map(|_| ());
+                        return self.in_parts(source, &slice, |placed| &placed.key, &part);
+                    }
+                }
+                Ok(More::Yes)
+            }
+            Some(Next::Large(key, rows, places)) => {
+                if let Some(places) = places {
+                    self.pieces.insert((source.name.clone(), key.clone()), Large::at(places));
+                }
+                let keys = [(key, rows)];
+                let piece = |keys: &[(String, i64)], pieces: &mut Pieces| match keys {
+                    [(key, rows), ..] => pieces::write_next(source, key, *rows, pieces),
+                    [] => Ok(true),
+                };
+                match xact::run(c"enrichment_cache: writing back a piece", || piece(&keys, &mut self.pieces)) {
+                    Ok(true) => (),
+                    Ok(false) => {
+                        let [(key, rows)] = keys;
+                        self.slices.again(source, key, rows);
+                    }
+                    Err(_) => {
+                        let part = |half: &[(String, i64)], pieces: &mut Pieces| piece(half, pieces).map(|_| ());
+                        return self.in_parts(source, &keys, |(key, _)| key, &part);
+                    }
+                }
+                Ok(More::Yes)
+            }
+            Some(Next::Missed(keys)) => {
+                let last = self.slices.last_try(source);
+                let missed = xact::run(c"enrichment_cache: writing back", || slices::write_missed(source, &keys, last));
+                match missed {
+                    Ok(all) => self.slices.looked(source, all),
+                    Err(_) => {
+                        let part =
+                            move |half: &[String], _: &mut Pieces| slices::write_missed(source, half, last).map(|_| ());
+                        return self.in_parts(source, &keys, |key| key, &part);
+                    }
+                }
+                Ok(More::Yes)
+            }
+        }
+    }
+
+    fn in_parts<K>(
+        &mut self,
+        source: &Source,
+        keys: &[K],
+        name: fn(&K) -> &String,
+        write: &dyn Fn(&[K], &mut Pieces) -> Result<(), Error>,
+    ) -> Result<More, Error> {
         let mut parts = Parts::default();
-        self.halves(source, keys, &mut parts);
-        let Some((key, error)) = parts.refused.first() else { return Ok(true) };
+        self.halves(source, keys, name, write, &mut parts);
+        let Some((key, error)) = parts.refused.first() else { return Ok(More::InParts) };
         let problem = format!(
             "{} of {} keys could not be written, {key} for one: {error}",
             parts.refused.len(),
@@ -185,24 +269,31 @@ impl WriteBack {
             Ok(())
         })?;
         match parts.table_refuses() {
-            false => Ok(true),
+            false => Ok(More::InParts),
             true => Err(Error::Other { message: problem, detail: None, hint: None }),
         }
     }
 
     /// Writes what can be written of a batch that failed: each half, and each half of a half that fails.
-    fn halves(&mut self, source: &Source, keys: &[(String, i64)], parts: &mut Parts) {
+    fn halves<K>(
+        &mut self,
+        source: &Source,
+        keys: &[K],
+        name: fn(&K) -> &String,
+        write: &dyn Fn(&[K], &mut Pieces) -> Result<(), Error>,
+        parts: &mut Parts,
+    ) {
         let (one, other) = keys.split_at(keys.len().div_ceil(2));
         for half in [one, other].into_iter().filter(|half| !half.is_empty()) {
             if parts.table_refuses() {
                 return;
             }
-            let written = xact::run(c"enrichment_cache: writing back a part", || write(source, half, &mut self.pieces));
+            let written = xact::run(c"enrichment_cache: writing back a part", || write(half, &mut self.pieces));
             match (written, half) {
                 (Ok(()), _) => parts.written += half.len(),
-                (Err(error), [(key, _)]) if is_locked(&error) => self.rest(source, key),
-                (Err(error), [(key, _)]) => parts.refused.push((key.clone(), error)),
-                (Err(_), _) => self.halves(source, half, parts),
+                (Err(error), [key]) if is_locked(&error) => self.rest(source, name(key)),
+                (Err(error), [key]) => parts.refused.push((name(key).clone(), error)),
+                (Err(_), _) => self.halves(source, half, name, write, parts),
             }
         }
     }
@@ -214,75 +305,42 @@ impl WriteBack {
     }
 }
 
-/// Rows written in one transaction. Without an index each batch reads the whole table, so there it is larger.
-fn rows_at_once(source: &Source) -> i64 {
-    if source.shape == Shape::Passwords {
-        return source.commit_interval.max(PASSWORD_BATCH);
+fn write(source: &Source, keys: &[(String, i64)], pieces: &mut Pieces) -> Result<(), Error> {
+    let keys = match keys {
+        [(key, rows), rest @ ..] if key.is_empty() => {
+            pieces::write_keyless(source, key, *rows, pieces)?;
+            rest
+        }
+        _ => keys,
+    };
+    let Some((first, _)) = keys.first() else { return Ok(()) };
+    let most = source.commit_interval;
+    // a key of very many rows is written piece by piece, and stays on the list until all are through
+    let large = keys.iter().map(|(_, rows)| *rows).find(|rows| *rows > most);
+    if let Some(rows) = large.filter(|_| source.shape != Shape::None) {
+        return pieces::write_next(source, first, rows, pieces).map(|_| ());
     }
-    match source.indexed || source.blocks < SMALL_TABLE {
-        true => source.commit_interval,
-        false => source.commit_interval.saturating_mul(UNINDEXED_BATCH),
+    let names: Vec<String> = keys.iter().map(|(key, _)| key.clone()).collect();
+    let moved = indicators::written(&source.name, names.clone())?;
+    if source.shape != Shape::None {
+        user_tables::write_back(source, &names, &moved, Part::All)?;
     }
+    indicators::settled(&source.name, moved)
 }
 
-fn write(source: &Source, keys: &[(String, i64)], pieces: &mut Pieces) -> Result<(), Error> {
-    let Some((first, _)) = keys.first() else { return Ok(()) };
-    let names: Vec<String> = keys.iter().map(|(key, _)| key.clone()).collect();
-    indicators::written(&source.name, names.clone())?;
-    if source.shape != Shape::None {
-        // a key of very many rows is written piece by piece, and stays on the list until all are through
-        let most = rows_at_once(source);
-        match keys.iter().map(|(_, rows)| *rows).find(|rows| *rows > most) {
-            None => drop(user_tables::write_back(source, &names, Part::All)?),
-            Some(rows) if !write_piece(source, first, rows, most, pieces)? => {
-                indicators::unwritten(&source.name, first)?
-            }
-            Some(_) => (),
-        }
+/// What is wrong with a table whose rows could not be found stands in enrich_health().
+fn note_unread(source: &Source, error: &Error) {
+    let problem = format!("the rows to be written could not be found: {error}");
+    let noted =
+        xact::run(c"enrichment_cache: noting a broken source", || sources::problem(&source.name, Some(&problem)));
+    if let Err(second) = noted {
+        pgrx::log!("enrichment_cache: source {}: {problem}; this could not be noted: {second}", source.name);
     }
-    Ok(())
 }
 
 /// Whether several processes may write into its table: an answer about a file or a password changes rows of other keys too.
 fn is_shared(source: &Source) -> bool {
     matches!(source.shape, Shape::Raw | Shape::Cowrieprocessor)
-}
-
-/// Writes the next piece of a key; true when it was the last.
-fn write_piece(source: &Source, key: &String, rows: i64, most: i64, pieces: &mut Pieces) -> Result<bool, Error> {
-    let name = (source.name.clone(), key.clone());
-    let large = pieces.entry(name.clone()).or_default();
-    if large.places.is_none() {
-        let places = user_tables::places(source, key, MOST_PLACES)?;
-        large.missed = places.len() as i64 >= MOST_PLACES;
-        large.places = Some(places);
-    }
-    let keys = std::slice::from_ref(key);
-    let places = large.places.as_mut().map(|places| (places.last().map(|(table, _)| *table), places));
-    if let Some((Some(table), places)) = places {
-        // of one table: in another, other rows stand at the same places
-        let alike = places.iter().rev().take(most as usize).take_while(|(its, _)| *its == table).count();
-        let rest = places.len() - alike;
-        let written = user_tables::write_back(source, keys, Part::At(&places[rest..]))?;
-        let given = (written.content, rows);
-        // a row was not at its place any more (or had its answers already), an answer or a row came meanwhile
-        large.missed |=
-            written.rows < alike as u64 || written.content.is_none() || *large.given.get_or_insert(given) != given;
-        places.truncate(rest);
-        if rest > 0 || large.missed {
-            return Ok(false);
-        }
-        pieces.remove(&name);
-        return Ok(true);
-    }
-    let written = user_tables::write_back(source, keys, Part::Some(most))?;
-    large.further += 1;
-    // a trigger of the table that undoes what is written must not keep it here for ever
-    if written.rows >= most as u64 && large.further <= 2 * (rows / most + 1) {
-        return Ok(false);
-    }
-    pieces.remove(&name);
-    Ok(true)
 }
 
 /// Whether the statement met somebody else's lock or change, and may do better later.

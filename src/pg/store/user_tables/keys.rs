@@ -18,8 +18,10 @@ pub enum Rows<'a> {
     Newest(i64),
     /// Those a statement has inserted.
     Inserted(*mut pg_sys::TriggerData),
-    /// Those a statement has given another key, or made eligible.
+    /// Those a statement has given another key, or made eligible. Rows that have none any more count as the key of an empty text.
     Changed(*mut pg_sys::TriggerData),
+    /// All that a statement has changed, where it cannot be told which of them got another key.
+    Touched(*mut pg_sys::TriggerData),
 }
 
 /// Hands the distinct keys of rows on, some thousands at a time. They are read as the table's owner, `each` runs as
@@ -112,19 +114,30 @@ fn statement(source: &Source, rows: &Rows) -> (String, Option<*mut pg_sys::Trigg
             (from(&source.relation, &format!("{order} LIMIT $1")), None)
         }
         Rows::Inserted(data) => (from("new_rows", ""), Some(*data)),
+        Rows::Touched(data) => (from("new_rows", ""), Some(*data)),
         Rows::Changed(data) => {
+            // the n-th row was the n-th row (pairs.rs)
+            let paired = |relation: &str| {
+                format!("(SELECT t.*, pg_catalog.row_number() OVER () AS ec_pair FROM {relation} t) t")
+            };
             let before = format!(
-                "SELECT {key}::text AS raw FROM old_rows t WHERE {key} IS NOT NULL{and_eligible}",
-                and_eligible = source.and_eligible()
+                "SELECT CASE WHEN true{and_eligible} THEN {key}::text END AS ec_raw, t.ec_pair FROM {old_rows}",
+                and_eligible = source.and_eligible(),
+                old_rows = paired("old_rows"),
             );
-            let now = from("new_rows", "");
-            (
-                format!(
-                    "SELECT n.* FROM ({now}) n
-                WHERE NOT EXISTS (SELECT FROM ({before}) o WHERE o.raw = n.raw)"
-                ),
-                Some(*data),
-            )
+            // of a password all is written anew: nothing of another one stays
+            let keyless = match source.shape {
+                Shape::Passwords | Shape::None => "false",
+                _ => "o.ec_raw IS NOT NULL",
+            };
+            let now = format!(
+                "SELECT coalesce({key}::text, '') AS raw, {weight} AS weight, {latest} AS latest, false AS unfilled
+                FROM {new_rows} JOIN ({before}) o ON o.ec_pair = t.ec_pair
+                WHERE ({key} IS NOT NULL OR {keyless}) AND o.ec_raw IS DISTINCT FROM {key}::text{and_eligible}",
+                new_rows = paired("new_rows"),
+                and_eligible = source.and_eligible(),
+            );
+            (now, Some(*data))
         }
     };
     let sql = format!(

@@ -5,6 +5,7 @@ mod files;
 mod json;
 pub mod keys;
 pub mod looked;
+pub mod pairs;
 mod passwords;
 mod patches;
 mod sessions;
@@ -13,10 +14,10 @@ use crate::core::error::Error;
 use crate::core::hash;
 use crate::pg::lone::Lone;
 use crate::pg::spi::{self, Arg, Mode, Relation};
-use crate::pg::store::indicators;
 use crate::pg::store::sources::{Column, Shape, Source};
+use crate::pg::store::{indicators, schema};
 use pgrx::pg_sys;
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 /// Lists keys of a source that are not known yet, or whose rows stand unfilled although an answer is there, and forgets
 /// those that no row holds any more; returns how many were listed.
@@ -97,21 +98,36 @@ pub struct Written {
     pub rows: u64,
     /// A digest of what they were given; None where it was not taken.
     pub content: Option<u64>,
+    /// Of `Part::Some`: whether there was no other row to change, and none was changed by somebody else meanwhile.
+    pub all: bool,
 }
 
-/// Writes what the cache knows of these keys into their rows.
+/// Writes what the cache knows of these keys into their rows. Some rows of the `moved` ones had another key before, and lose what
+/// is known of that.
 ///
 /// # Errors
 /// 55P03 when a row stays locked by somebody else, or what the server raises; the transaction is over then.
-pub fn write_back(source: &Source, raw_keys: &[String], part: Part) -> Result<Written, Error> {
+pub fn write_back(source: &Source, raw_keys: &[String], moved: &[String], part: Part) -> Result<Written, Error> {
     prepare_to_write()?;
-    let rows = match source.shape {
-        Shape::Raw | Shape::Cowrieprocessor => return json::write(source, raw_keys, part),
-        Shape::Files => files::write(source, raw_keys, part)?,
-        Shape::Passwords => passwords::write(source, raw_keys)?,
-        Shape::None => 0,
-    };
-    Ok(Written { rows, content: None })
+    match source.shape {
+        Shape::Raw | Shape::Cowrieprocessor => json::write(source, raw_keys, moved, part),
+        Shape::Files => files::write(source, raw_keys, moved, part),
+        Shape::Passwords => passwords::write(source, raw_keys, part),
+        Shape::None => Ok(Written::default()),
+    }
+}
+
+/// Takes what is a key's out of rows that have none any more, at most so many.
+///
+/// # Errors
+/// As `write_back`.
+pub fn write_keyless(source: &Source, most: i64) -> Result<Written, Error> {
+    prepare_to_write()?;
+    match source.shape {
+        Shape::Raw | Shape::Cowrieprocessor => json::write_keyless(source, most),
+        Shape::Files => files::write_keyless(source, most),
+        Shape::Passwords | Shape::None => Ok(Written { all: true, ..Written::default() }),
+    }
 }
 
 // A wait for a row ends long before anybody's deadlock_timeout: of a loader and this worker that wait for each other,
@@ -125,21 +141,58 @@ fn prepare_to_write() -> Result<(), Error> {
     Ok(())
 }
 
-/// The condition on rows `t` of an UPDATE that has `patches` beside them: `key` finds them, `wanted` says whether one is to
-/// change. The arguments of places begin at `$places`; there no index on the key may be taken, which would go through all
-/// of its rows again for each part of them.
-fn in_part(source: &Source, patches: &str, key: &str, wanted: &str, part: Part, places: usize) -> String {
-    match part {
-        Part::All => format!("{key} AND {wanted}"),
-        Part::Some(most) => format!(
-            "{key} AND {wanted} AND (t.tableoid, t.ctid) IN (SELECT t.tableoid, t.ctid FROM {relation} t, {patches}
-                WHERE {key} AND {wanted} LIMIT {most})",
-            relation = source.relation,
-        ),
-        Part::At(_) => format!(
-            "t.ctid = ANY (${places}::pg_catalog.tid[]) AND t.tableoid = ${table} AND CASE WHEN {key} THEN {wanted} END",
-            table = places + 1,
-        ),
+/// An UPDATE of rows `t` that has `patches` beside them: `key` finds them, `wanted` says whether one is to change.
+struct Change {
+    sets: String,
+    patches: &'static str,
+    key: String,
+    wanted: String,
+}
+
+impl Change {
+    /// Its text for a part of the rows; the arguments of places begin at `$places`. There no index on the key may be taken, which
+    /// would go through all of its rows again for each part of them. Of some rows it tells how many it changed, and how many
+    /// it had found: one that somebody else changes in between is not changed here.
+    fn sql(&self, source: &Source, part: Part, places: usize) -> String {
+        let Change { sets, patches, key, wanted } = self;
+        let relation = &source.relation;
+        let update = format!("UPDATE {relation} t SET {sets} FROM {patches} WHERE");
+        match part {
+            Part::All => format!("{update} {key} AND {wanted}"),
+            Part::Some(most) => format!(
+                "WITH found AS MATERIALIZED (SELECT t.tableoid, t.ctid FROM {relation} t, {patches} WHERE {key} AND {wanted} LIMIT {most}),
+                changed AS ({update} {key} AND {wanted}
+                    AND (t.tableoid, t.ctid) IN (SELECT f.tableoid, f.ctid FROM found f) RETURNING 1)
+                SELECT (SELECT pg_catalog.count(*) FROM changed), (SELECT pg_catalog.count(*) FROM found)"
+            ),
+            Part::At(_) => format!(
+                "{update} t.ctid = ANY (${places}::pg_catalog.tid[]) AND t.tableoid = ${table} AND CASE WHEN {key} THEN {wanted} END",
+                table = places + 1,
+            ),
+        }
+    }
+
+    /// Runs it as the owner of the table.
+    fn apply(
+        &self,
+        source: &Source,
+        part: Part,
+        given: Option<&Relation>,
+        mut args: Vec<(pg_sys::BuiltinOid, Arg)>,
+    ) -> Result<Written, Error> {
+        let sql = self.sql(source, part, args.len() + 1);
+        part.add_args(&mut args);
+        let Part::Some(most) = part else {
+            let rows = update(source, &sql, given, &args)?;
+            return Ok(Written { rows, content: None, all: true });
+        };
+        let (mut rows, mut found) = (0i64, 0i64);
+        as_owner(source.owner, || {
+            spi::run_once(&sql, given, &args, Mode::Write, |row| {
+                (rows, found) = (row.get(1).unwrap_or(0), row.get(2).unwrap_or(0));
+            })
+        })?;
+        Ok(Written { rows: rows.unsigned_abs(), content: None, all: found < most && rows == found })
     }
 }
 
@@ -148,19 +201,82 @@ fn in_part(source: &Source, patches: &str, key: &str, wanted: &str, part: Part, 
 /// # Errors
 /// What the server raises, also from an expression of the source.
 pub fn places(source: &Source, raw_key: &str, most: i64) -> Result<Vec<Place>, Error> {
+    let mut found = places_of_all(source, std::slice::from_ref(&raw_key.to_string()), Some(most))?;
+    Ok(found.remove(raw_key).unwrap_or_default())
+}
+
+/// The places of the rows of many keys, by key. Reads a table that has no index on its key once, whole.
+///
+/// # Errors
+/// As `places`.
+pub fn places_of_all(
+    source: &Source,
+    raw_keys: &[String],
+    most: Option<i64>,
+) -> Result<BTreeMap<String, Vec<Place>>, Error> {
+    let (key, condition) = held(source)?;
     let sql = format!(
-        "SELECT t.tableoid, t.ctid::text FROM {relation} t WHERE {key} = $1::{key_type}{and_eligible} LIMIT {most}",
+        "SELECT t.tableoid, t.ctid::text, {key} FROM {relation} t WHERE {condition} {limit}",
         relation = source.relation,
-        key = source.key_sql(),
-        key_type = comparable(&source.key).0,
-        and_eligible = source.and_eligible(),
+        limit = most.map_or(String::new(), |most| format!("LIMIT {most}")),
     );
-    let mut places = Vec::new();
-    let args = [(pg_sys::BuiltinOid::TEXTOID, Arg::of(raw_key))];
-    as_owner(source.owner, || {
-        spi::run_once(&sql, None, &args, Mode::Write, |row| places.extend(row.get(1).zip(row.text(2))))
+    let mut places: BTreeMap<String, Vec<Place>> = BTreeMap::new();
+    let args = [(pg_sys::BuiltinOid::TEXTARRAYOID, Arg::of(raw_keys.to_vec()))];
+    reading(source, || {
+        spi::run_once(&sql, None, &args, Mode::Write, |row| {
+            if let (Some(table), Some(place), Some(key)) = (row.get(1), row.text(2), row.text(3)) {
+                places.entry(key).or_default().push((table, place));
+            }
+        })
     })?;
     Ok(places)
+}
+
+/// How many rows of these keys still stand at these places of one table.
+///
+/// # Errors
+/// As `places`.
+pub fn standing_at(source: &Source, raw_keys: &[String], places: &[Place]) -> Result<i64, Error> {
+    let sql = format!(
+        "SELECT pg_catalog.count(*) FROM {relation} t
+        WHERE t.ctid = ANY ($2::pg_catalog.tid[]) AND t.tableoid = $3 AND CASE WHEN true THEN {condition} END",
+        relation = source.relation,
+        condition = held(source)?.1,
+    );
+    let mut args = vec![(pg_sys::BuiltinOid::TEXTARRAYOID, Arg::of(raw_keys.to_vec()))];
+    Part::At(places).add_args(&mut args);
+    let mut count = 0;
+    reading(source, || spi::run_once(&sql, None, &args, Mode::Write, |row| count = row.get(1).unwrap_or(0)))?;
+    Ok(count)
+}
+
+/// The key of a row as indicators have it, and whether it is one of the texts `$1`. The plan knows how many these are.
+fn held(source: &Source) -> Result<(String, String), Error> {
+    if source.shape == Shape::Passwords {
+        let prefix = format!("{}.enrich_hibp_prefix(t.{}::text)", schema()?, source.key.quoted);
+        let condition = format!("{prefix} COLLATE \"C\" = ANY ($1)");
+        return Ok((prefix, condition));
+    }
+    let key = source.key_sql();
+    let condition = format!("{key} = ANY ($1::{}[]){}", comparable(&source.key).0, source.and_eligible());
+    Ok((format!("{key}::text"), condition))
+}
+
+/// The condition on rows without a key, or with an empty text for one.
+fn keyless(source: &Source) -> String {
+    let key = source.key_sql();
+    match [pg_sys::INETOID, pg_sys::CIDROID].contains(&source.key.type_oid) {
+        true => format!("{key} IS NULL"),
+        false => format!("({key} IS NULL OR {key} = '')"),
+    }
+}
+
+// what is hashed of a password is ours, the rest may be an expression of the owner
+fn reading<T>(source: &Source, work: impl FnOnce() -> Result<T, Error>) -> Result<T, Error> {
+    match source.shape {
+        Shape::Passwords => work(),
+        _ => as_owner(source.owner, work),
+    }
 }
 
 /// Runs an UPDATE of the owner's table with his rights. With an index on the key its plan is the same for few keys and many.
@@ -170,7 +286,7 @@ fn update(
     given: Option<&Relation>,
     args: &[(pg_sys::BuiltinOid, Arg)],
 ) -> Result<u64, Error> {
-    as_owner(source.owner, || match source.indexed {
+    as_owner(source.owner, || match source.indexed && source.shape != Shape::Passwords {
         true => spi::run_often(sql, given, args, Mode::Write, |_| {}),
         false => spi::run_once(sql, given, args, Mode::Write, |_| {}),
     })

@@ -20,6 +20,7 @@ pub const FROM: &str = "ec_patches p";
 const USUAL_KEYS: f64 = 10.0;
 
 /// Of one key: what the cache knows of it.
+#[derive(Default)]
 struct Known {
     key: Option<pg_sys::Datum>,
     cache_key: String,
@@ -39,10 +40,35 @@ struct Answer {
 
 /// Key (`ec_key`) in the rows and (`ec_cache_key`) in the cache, members (`ec_found`), names of members that are to go (`ec_gone`),
 /// members of `_meta` (`ec_meta`), the value of a row that has none (`ec_whole`), flags (`ec_flag_0` and so on). With a digest of all of it.
-pub fn of(source: &Source, into: &Column, raw_keys: &[String]) -> Result<(Relation, u64), Error> {
+/// Where some keys are `moved`, which need not be known, also the names of all our members for those (`ec_all`).
+pub fn of(source: &Source, into: &Column, raw_keys: &[String], moved: &[String]) -> Result<(Relation, u64), Error> {
     let mut digest = DefaultHasher::new();
-    let known = known(source, raw_keys)?;
-    let planned = if source.indexed { USUAL_KEYS } else { known.len() as f64 };
+    let mut known = known(source, raw_keys)?;
+    for (n, raw_key) in (1..).zip(raw_keys).filter(|(_, raw_key)| moved.contains(raw_key)) {
+        if !known.contains_key(&n) {
+            known.insert(n, unknown(source, raw_key)?);
+        }
+    }
+    let mut patches = empty(source, into, known.len(), !moved.is_empty());
+    for (n, known) in &known {
+        known.answers.hash(&mut digest);
+        known.flags.hash(&mut digest);
+        let is_moved = usize::try_from(n - 1).is_ok_and(|at| moved.contains(&raw_keys[at]));
+        push(known, source, into, (!moved.is_empty()).then_some(is_moved), &mut patches)?;
+    }
+    Ok((patches, digest.finish()))
+}
+
+/// What rows without a key get.
+pub fn keyless(source: &Source, into: &Column) -> Result<Relation, Error> {
+    let mut patches = empty(source, into, 1, true);
+    let nothing = Known { flags: vec![None; source.flags.len()], ..Known::default() };
+    push(&nothing, source, into, Some(true), &mut patches)?;
+    Ok(patches)
+}
+
+fn empty(source: &Source, into: &Column, keys: usize, moving: bool) -> Relation {
+    let planned = if source.indexed { USUAL_KEYS } else { keys as f64 };
     let mut columns = vec![
         ("ec_key".to_string(), comparable(&source.key).1),
         ("ec_cache_key".to_string(), pg_sys::TEXTOID),
@@ -51,17 +77,19 @@ pub fn of(source: &Source, into: &Column, raw_keys: &[String]) -> Result<(Relati
         ("ec_meta".to_string(), pg_sys::JSONBOID),
         ("ec_whole".to_string(), into.type_oid),
     ];
+    columns.extend(moving.then(|| ("ec_all".to_string(), pg_sys::TEXTARRAYOID)));
     columns.extend((0..source.flags.len()).map(|n| (format!("ec_flag_{n}"), pg_sys::BOOLOID)));
-    let mut patches = Relation::new(NAME, &columns, planned);
-    for known in known.values() {
-        known.answers.hash(&mut digest);
-        known.flags.hash(&mut digest);
-        push(known, source, into, &mut patches)?;
-    }
-    Ok((patches, digest.finish()))
+    Relation::new(NAME, &columns, planned)
 }
 
-fn push(known: &Known, source: &Source, into: &Column, patches: &mut Relation) -> Result<(), Error> {
+// `moved`: whether its rows had another key before; None: none of these keys
+fn push(
+    known: &Known,
+    source: &Source,
+    into: &Column,
+    moved: Option<bool>,
+    patches: &mut Relation,
+) -> Result<(), Error> {
     let too_large = || Error::Other {
         message: format!("the answers about {} are more than a jsonb holds", known.cache_key),
         detail: None,
@@ -93,11 +121,21 @@ fn push(known: &Known, source: &Source, into: &Column, patches: &mut Relation) -
     let found = packed::jsonb(&object(found).ok_or_else(too_large)?);
     let meta = packed::jsonb(&meta);
     let fixed = [known.key, known.cache_key.as_str().bind(), Some(found), gone.bind(), Some(meta), Some(whole)];
+    let all = moved.map(|moved| moved.then(|| source.services.clone()).and_then(Bind::bind));
     let flags = known.flags.iter().map(|flag| flag.bind());
-    patches.push(&fixed.into_iter().chain(flags).collect::<Vec<_>>());
+    patches.push(&fixed.into_iter().chain(all).chain(flags).collect::<Vec<_>>());
     // the store has copies
     [found, meta, whole].into_iter().for_each(packed::free);
     Ok(())
+}
+
+/// A key of which nothing is known.
+fn unknown(source: &Source, raw_key: &str) -> Result<Known, Error> {
+    let sql = format!("SELECT $1::{}", comparable(&source.key).0);
+    let mut unknown = Known { flags: vec![None; source.flags.len()], ..Known::default() };
+    let args = [(TEXTOID, Arg::of(raw_key))];
+    spi::run_often(&sql, None, &args, Mode::Read, |row| unknown.key = row.datum(1))?;
+    Ok(unknown)
 }
 
 /// By the place of the key among those that were asked for.

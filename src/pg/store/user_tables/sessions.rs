@@ -4,7 +4,7 @@
 use super::as_owner;
 use crate::core::error::Error;
 use crate::pg::spi::{self, Arg, Mode};
-use crate::pg::store::arrivals::{self, Seen};
+use crate::pg::store::arrivals::{self, Seen, Why};
 use crate::pg::store::schema;
 use crate::pg::store::sources::{self, Column, Shape, Source};
 use pgrx::pg_sys;
@@ -119,7 +119,7 @@ pub fn note_unflagged(files: &Source) -> Result<i64, Error> {
         noted += keys.len() as i64;
         while !keys.is_empty() {
             let rest = keys.split_off(keys.len().min(arrivals::KEYS_A_ROW));
-            arrivals::note(&files.name, keys, false)?;
+            arrivals::note(&files.name, keys, Why::New)?;
             keys = rest;
         }
     }
