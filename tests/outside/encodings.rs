@@ -157,7 +157,7 @@ fn commands_paths_and_expressions_beyond_ascii_work_where_the_encoding_is_not_ut
         base.wait_for("SELECT count(*) FROM enrichment_indicator WHERE raw_key IN ('mot é', 'second é')", 2i64);
         let covered = "SELECT concat_ws(' ', source, rows, rows_eligible) FROM enrichment_coverage";
         assert_eq!(one::<String>(&mut client, covered), "événements 4 2", "{encoding}");
-        let cost = "SELECT keys FROM enrichment_cost($1, NULL)";
+        let cost = "SELECT keys FROM enrichment_cost($1, NULL, '{}')";
         assert_eq!(one_of::<i64>(&mut client, cost, &[&"événements"]), 2, "{encoding}");
         let asked = "SELECT array_to_string(enrichment_ask_source($1, 4), ',')";
         assert!(one_of::<String>(&mut client, asked, &[&"événements"]).contains("mot é"), "{encoding}");

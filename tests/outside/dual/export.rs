@@ -24,7 +24,7 @@ const FILL: &str = r#"
     SELECT enrich_store('dshield', '8.4.2.1', NULL, response_status => 'error', error_message => 'down')"#;
 
 /// All that the table says.
-const SAYS: &str =
+pub(super) const SAYS: &str =
     "SELECT string_agg(concat_ws(' ', service, cache_key, response_status, extract(epoch FROM fetched_at),
         coalesce(enrich_hibp_range(ranges), payload)), E'\n' ORDER BY service, cache_key)
     FROM enrichment_cache WHERE response_status IN ('success', 'not_found')";
