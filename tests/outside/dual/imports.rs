@@ -2,6 +2,7 @@
 
 use super::support::{base, dshield, dshield_path, store, Tree, DAY, HOUR};
 use crate::support::{let_the_worker_look, run};
+use enrichment_cache::core::disk::{digest, layout};
 
 const OLDER: &str = "CREATE TABLE older (service text, cache_key text, cache_value jsonb, created_at timestamptz);";
 
@@ -84,4 +85,23 @@ fn files_of_the_disk_cache_itself_are_not_written_once_more() {
     base.wait_for("SELECT count(*) FROM enrichment_disk_outbox", 0i64);
     assert_eq!(base.one::<i64>("SELECT count(*) FROM enrichment_cache"), 6);
     assert_eq!(tree.files().len(), 6, "{:?}", tree.files());
+}
+
+#[test]
+fn an_imported_answer_is_written_into_its_file_when_its_key_becomes_known() {
+    let (tree, other) = (Tree::new("imports_named"), Tree::new("imports_named_other"));
+    let base = base("dual_imports_named", &tree, "write_through");
+    let mut client = base.client();
+    let (key, body) = ("8.6.2.1", r#"{"tags":"elf"}"#);
+    let name: String = digest(key).iter().map(|byte| format!("{byte:02x}")).collect();
+    other.put(&format!("urlhaus/{}/{name}.json", &name[..2]), body, HOUR);
+    run(&mut client, &format!("CALL enrich_migrate_disk('{}')", other.root.display()));
+    assert_eq!(base.one::<i64>("SELECT count(*) FROM enrichment_orphan"), 1);
+    run(&mut client, &format!("SELECT enrich_request('urlhaus', '{key}')"));
+    let path = layout::written("urlhaus", key).expect("a place");
+    tree.wait_for(&path, body);
+    let at =
+        "SELECT (extract(epoch FROM fetched_at) * 1000000)::bigint FROM enrichment_cache WHERE service = 'urlhaus'";
+    assert_eq!(tree.changed(&path), Some(base.one::<i64>(at)));
+    assert_eq!(base.asked("urlhaus"), 0);
 }
