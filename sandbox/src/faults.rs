@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 use crate::draw::Draw;
 use crate::provider::Provider;
 
+/// The key of calls that ask for the state of an account and no key's answer: only an order that names it hits them.
+pub const STATUS: &str = "status";
+
 /// What goes wrong.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
@@ -119,7 +122,7 @@ impl Order {
 
     fn hits(&self, provider: Provider, key: &str) -> bool {
         (self.service == "*" || self.service == provider.name())
-            && self.key.as_deref().is_none_or(|wanted| wanted == key)
+            && self.key.as_deref().map_or(key != STATUS, |wanted| wanted == key)
             && self.count != Some(0)
     }
 }
@@ -204,6 +207,15 @@ mod tests {
 
     fn order(text: &str) -> Order {
         serde_json::from_str(text).expect("order")
+    }
+
+    #[test]
+    fn a_call_for_the_state_is_hit_only_when_it_is_named() {
+        let faults = Faults::default();
+        faults.order(order(r#"{"service":"spur","kind":"reset"}"#));
+        assert_eq!(faults.strike(Provider::Spur, STATUS), None);
+        faults.order(order(r#"{"service":"spur","key":"status","kind":"slow","ms":7}"#));
+        assert_eq!(faults.strike(Provider::Spur, STATUS), Some(Kind::Slow { ms: 7 }));
     }
 
     #[test]

@@ -14,9 +14,11 @@ use serde_json::{json, Value};
 use crate::answer::{Answer, Expected, Verdict};
 use crate::app::App;
 use crate::draw::Draw;
+use crate::fault_answers;
+use crate::faults::{Kind, STATUS};
 use crate::networks::{self, Network};
 use crate::provider::Provider;
-use crate::visit::{attend, Caller};
+use crate::visit::{attend, pause, Caller};
 
 /// The paths below the prefix.
 pub fn routes() -> Router<Arc<App>> {
@@ -28,12 +30,17 @@ async fn context(State(app): State<Arc<App>>, Path(key): Path<String>, caller: C
     attend(&app, Provider::Spur, &key, &caller, refusal, || answer(&app, &key)).await
 }
 
-/// The state of the token; costs no query and is not counted.
+/// The state of the token as it is when the call comes in; costs no query and is not counted.
 async fn status(State(app): State<Arc<App>>, caller: Caller) -> Response<Body> {
     let answer = refusal(&app, &caller).unwrap_or_else(|| {
         let left = app.spur_balance();
         Answer::json(200, &json!({"active": true, "queriesRemaining": left, "serviceTier": "online"}))
     });
+    match app.faults.strike(Provider::Spur, STATUS) {
+        Some(Kind::Slow { ms }) => pause(ms).await,
+        Some(kind) => return fault_answers::respond(kind, Provider::Spur, &caller, || answer).await,
+        None => {}
+    }
     answer.into_response(false)
 }
 

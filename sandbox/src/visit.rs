@@ -110,7 +110,8 @@ fn with_limits(app: &App, provider: Provider, answer: Answer) -> Answer {
         .with("x-ratelimit-reset", &reset.as_millis().div_ceil(1000).to_string())
 }
 
-async fn pause(ms: u64) {
+/// Waits.
+pub async fn pause(ms: u64) {
     if ms > 0 {
         tokio::time::sleep(Duration::from_millis(ms)).await;
     }

@@ -149,8 +149,8 @@ pub fn count_entries() -> Result<u64, Error> {
 
 static END_USED_UP: Statement = Statement {
     sql: "UPDATE @extschema@.enrichment_lane SET paused_until = pg_catalog.now(), changed_at = pg_catalog.now()
-        WHERE service = $1 AND cause = 'used_up' AND paused_until > pg_catalog.now()",
-    args: &[TEXTOID],
+        WHERE service = $1 AND cause = 'used_up' AND paused_until > pg_catalog.now() AND changed_at <= $2",
+    args: &[TEXTOID, TIMESTAMPTZOID],
 };
 
 static DUE_AGAIN: Statement = Statement {
@@ -159,9 +159,11 @@ static DUE_AGAIN: Statement = Statement {
     args: &[TEXTOID],
 };
 
-/// Ends a pause for a used-up balance. Its cause stays known, so that one call finds out whether more is to be had.
-pub fn end_used_up(service: &str) -> Result<(), Error> {
-    if spi::run(&END_USED_UP, &[Arg::of(service)], Mode::Write, |_| {})? > 0 {
+/// Ends a pause for a used-up balance that was there already at `asked`: what the provider was asked before that knows
+/// nothing of it. Its cause stays known, so that one call finds out whether more is to be had.
+pub fn end_used_up(service: &str, asked: Micros) -> Result<(), Error> {
+    let args = [Arg::of(service), Arg::of(to_timestamp(asked))];
+    if spi::run(&END_USED_UP, &args, Mode::Write, |_| {})? > 0 {
         spi::run(&DUE_AGAIN, &[Arg::of(service)], Mode::Write, |_| {})?;
     }
     Ok(())

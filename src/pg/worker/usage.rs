@@ -47,13 +47,14 @@ pub fn job(lane: &mut Lane, service: &Arc<Service>, secret: Option<&Secret>, now
     }
 }
 
-/// Ends a pause for a used-up balance when the provider says that something is left of everything it counts; one call then
-/// finds out whether that is so. Says when such a call brought nothing; it is made again at its next time.
+/// Ends a pause for a used-up balance when the provider, asked since it began, says that something is left of everything it
+/// counts; one call then finds out whether that is so. Says when such a call brought nothing; it is made again at its next time.
 pub fn note(done: &Done, paused_until: Option<Micros>) {
     let paused = paused_until.is_some_and(|until| until > done.finished_at);
     if paused && !done.reports.is_empty() && done.reports.iter().all(|report| report.left() != Some(0)) {
         let service = &done.service.name;
-        if let Err(why) = xact::run(c"enrichment_cache: ending a pause", || ledger::end_used_up(service)) {
+        let asked = done.finished_at - Micros::from(done.latency_ms + 1) * 1_000;
+        if let Err(why) = xact::run(c"enrichment_cache: ending a pause", || ledger::end_used_up(service, asked)) {
             said::event(service, "could not be told that its balance is no longer used up");
             pgrx::debug1!("enrichment_cache: {service}: {why}");
         }

@@ -115,3 +115,20 @@ fn noticed(base: &Base, keys: u32) {
     assert_eq!(base.sandbox.stats()["spur"]["limited"], refused, "no call was needed to find out");
     assert_eq!(base.one::<i64>("SELECT count(*) FROM enrichment_lane WHERE paused_until IS NOT NULL"), 0);
 }
+
+#[test]
+fn a_balance_that_was_told_before_it_was_used_up_ends_no_pause() {
+    let base = Base::new("limits", "told_before");
+    base.sandbox.fault(json!({"service": "spur", "key": "status", "kind": "slow", "ms": 8_000, "count": 1}));
+    base.sandbox.fault(json!({"service": "spur", "key": address(1), "kind": "body", "status": 429,
+        "body": r#"{"error": "insufficient queries"}"#}));
+    ask(&base, "spur", 1..2);
+    base.wait_for("SELECT cause FROM enrichment_lane WHERE service = 'spur'", "used_up".to_string());
+    let told = "SELECT count(*) FROM enrichment_quota_status WHERE service = 'spur' AND provider_remaining > 0";
+    assert_eq!(base.one::<i64>(told), 0, "what the status says comes later");
+    base.wait_for(told, 1i64);
+    support::let_the_worker_look(&base);
+    let paused = "SELECT count(*) FROM enrichment_lane WHERE service = 'spur' AND paused_until > now() + '30 minutes'";
+    assert_eq!(base.one::<i64>(paused), 1);
+    assert_eq!(base.sandbox.stats()["spur"]["requests"].as_i64(), Some(1), "asked once");
+}
