@@ -1,5 +1,6 @@
 //! Effects without PostgreSQL: the HTTP client and its pool of threads, the secrets' sources, the clock.
 
+pub mod aside;
 mod call;
 pub mod client;
 pub mod clock;

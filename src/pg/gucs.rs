@@ -35,6 +35,7 @@ pub enum DiskMode {
     WriteThrough,
 }
 
+static DISK_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(1000);
 static MAX_QUEUE: GucSetting<i32> = GucSetting::<i32>::new(2_000_000);
 static MEMO_SIZE: GucSetting<i32> = GucSetting::<i32>::new(256 * 1024);
 static WRITE_BACK_WORKERS: GucSetting<i32> = GucSetting::<i32>::new(2);
@@ -135,6 +136,14 @@ pub fn init(preloading: bool) {
         &DISK_CACHE_MODE,
         GucContext::Sighup,
         GucFlags::empty(),
+    );
+    whole(
+        c"enrichment_cache.disk_timeout",
+        c"How long a look-up waits for the files of the disk cache before the database answers alone.",
+        &DISK_TIMEOUT,
+        1,
+        600_000,
+        GucFlags::UNIT_MS,
     );
     whole(
         c"enrichment_cache.max_queue",
@@ -258,6 +267,11 @@ pub fn reads_files() -> bool {
 
 pub fn disk_cache_dir() -> Option<PathBuf> {
     string(&DISK_CACHE_DIR).map(PathBuf::from)
+}
+
+/// How long one look for the files of a key may take.
+pub fn disk_timeout() -> Duration {
+    Duration::from_millis(DISK_TIMEOUT.get().max(1) as u64)
 }
 
 /// Most requests that a queue may hold; `None` for no bound.

@@ -29,30 +29,50 @@ pub struct Look {
     pub passed_over: Option<String>,
 }
 
-/// Looks for the files of a key in its normal form.
+/// What lies at the places where a key may have a file: the bytes of each and when it was last changed.
+pub type Contents = Vec<(String, Result<Option<(Vec<u8>, Micros)>, Trouble>)>;
+
+/// Reads the files of a key in its normal form, larger ones than `most` bytes left out. All that waits for the disk is here.
 ///
 /// # Errors
 /// [`Trouble::Tree`]; what is wrong with one file is in the result.
-pub fn look(root: &Path, service: &Service, key: &str, now: Micros) -> Result<Look, Trouble> {
+pub fn contents(root: &Path, service: &str, key: &str, most: u64) -> Result<Contents, Trouble> {
     let tree = Tree::open(root)?;
+    let mut contents = Contents::new();
+    for path in layout::tried(service, key) {
+        match tree.read(&path, most) {
+            Ok(None) => (),
+            Err(Trouble::Tree(why)) => return Err(Trouble::Tree(why)),
+            found => contents.push((path, found)),
+        }
+    }
+    Ok(contents)
+}
+
+/// What the contents of a key's files say of it.
+pub fn judge(contents: Contents, service: &Service, key: &str, now: Micros) -> Look {
     let mut look = Look::default();
-    for path in layout::tried(&service.name, key) {
-        match read(&tree, &path, service, key, now) {
+    for (path, found) in contents {
+        match found.and_then(|found| found.map(|found| said(found, &path, service, key, now)).transpose()) {
             Ok(None) => (),
             Ok(Some(lying)) => {
                 if look.newest.as_ref().is_none_or(|known| known.fetched_at < lying.fetched_at) {
                     look.newest = Some(lying);
                 }
             }
-            Err(Trouble::File(why)) => look.passed_over = Some(why),
-            Err(trouble) => return Err(trouble),
+            Err(why) => look.passed_over = Some(why.to_string()),
         }
     }
-    Ok(look)
+    look
 }
 
-fn read(tree: &Tree, path: &str, service: &Service, key: &str, now: Micros) -> Result<Option<Lying>, Trouble> {
-    let Some((bytes, changed)) = tree.read(path, service.max_bytes)? else { return Ok(None) };
+fn said(
+    (bytes, changed): (Vec<u8>, Micros),
+    path: &str,
+    service: &Service,
+    key: &str,
+    now: Micros,
+) -> Result<Lying, Trouble> {
     let found = recognise::recognise(path.as_bytes()).map_err(|why| passed_over(path, why))?;
     let body = body::read(service, &found, &bytes).map_err(|why| passed_over(path, &why))?;
     let fetched_at = body.observed_at.unwrap_or(changed);
@@ -61,7 +81,7 @@ fn read(tree: &Tree, path: &str, service: &Service, key: &str, now: Micros) -> R
     }
     let life = if body.payload.is_some() { service.ttl } else { service.not_found_ttl };
     let expires_at = ttl::expires_at(fetched_at, life, &cache_key_hash(&service.name, key));
-    Ok(Some(Lying { body, fetched_at, expires_at }))
+    Ok(Lying { body, fetched_at, expires_at })
 }
 
 fn passed_over(path: &str, why: &str) -> Trouble {

@@ -8,6 +8,6 @@ mod tree;
 #[cfg(test)]
 mod tests;
 
-pub use look::{look, Look, Lying};
+pub use look::{contents, judge, Contents, Look, Lying};
 pub use scribe::{Report, Scribe, Task, Written};
 pub use tree::{Flush, Tree, Trouble};

@@ -3,7 +3,7 @@
 use super::*;
 use crate::core::disk::tests::service as builtin;
 use crate::core::service::Service;
-use crate::core::SECOND;
+use crate::core::{Micros, SECOND};
 use crate::io::clock;
 use std::fs;
 use std::os::unix::fs::{symlink, MetadataExt, PermissionsExt};
@@ -57,6 +57,10 @@ impl Drop for Root {
 
 const BODY: &str = r#"{"ip":{"number":"1.2.3.4","count":3}}"#;
 const MAY_2024: i64 = 1_715_000_000_123_456;
+
+fn look(root: &Path, service: &Service, key: &str, now: Micros) -> Result<Look, Trouble> {
+    Ok(judge(contents(root, &service.name, key, service.max_bytes)?, service, key, now))
+}
 
 #[test]
 fn a_file_is_written_with_its_time_and_the_rights_of_its_folder_and_read_back() {

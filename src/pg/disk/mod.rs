@@ -13,7 +13,8 @@ use crate::core::hibp::{self, Suffix};
 use crate::core::json_text::Safe;
 use crate::core::service::Service;
 use crate::core::Micros;
-use crate::io::disk::{look, Lying};
+use crate::io::aside::{Aside, Unanswered};
+use crate::io::disk::{contents, judge, Contents, Lying, Trouble};
 use crate::pg::convert::{clock, transaction_start};
 use crate::pg::gucs::DiskMode;
 use crate::pg::probe::target;
@@ -25,8 +26,9 @@ use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 pub use shared::{init, take_told, tell, troubles, write_trouble, writing_again, Side};
 use shared::{read_trouble, reading_again, unreadable};
+use std::cell::RefCell;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 /// What the files say of a key that the table has no fresh answer for, if that is newer than what the table knows, and
 /// fresh or expired by no more than `grace`. The worker is told, and takes it over.
@@ -98,9 +100,10 @@ fn is_answer(entry: &Entry) -> bool {
 /// What the files say of a key; nothing while the directory is in trouble.
 pub fn of_files(service: &Service, key: &str) -> Option<Lying> {
     let root = gucs::disk_cache_dir().filter(|_| reading_again())?;
-    match look(&root, service, key, clock()) {
-        Ok(look) => {
+    match read(root, &service.name, key, service.max_bytes) {
+        Ok(contents) => {
             read_trouble(None);
+            let look = judge(contents, service, key, clock());
             if let Some(why) = look.passed_over {
                 unreadable(&why);
             }
@@ -113,6 +116,41 @@ pub fn of_files(service: &Service, key: &str) -> Option<Lying> {
             None
         }
     }
+}
+
+thread_local! {
+    /// The thread that reads files for this process, and the directory it was last asked for.
+    static READER: RefCell<(PathBuf, Aside)> = RefCell::default();
+}
+
+/// Reads a key's files, for as long as `enrichment_cache.disk_timeout` allows; can be cancelled.
+fn read(root: PathBuf, service: &str, key: &str, most: u64) -> Result<Contents, Trouble> {
+    let longest = gucs::disk_timeout();
+    let (of, key, at) = (service.to_owned(), key.to_owned(), root.clone());
+    let read = READER.with_borrow_mut(|(last, reader)| {
+        if *last != root {
+            // whatever keeps the thread that reads another directory, this one may be well
+            if reader.stuck() {
+                *reader = Aside::default();
+            }
+            *last = root;
+        }
+        reader.run(
+            move || contents(&at, &of, &key, most),
+            Some(longest),
+            || {
+                pgrx::check_for_interrupts!();
+            },
+        )
+    });
+    read.unwrap_or_else(|why| {
+        Err(Trouble::Tree(match why {
+            Unanswered::TooLong => {
+                format!("the directory of the disk cache has not answered within {} ms", longest.as_millis())
+            }
+            Unanswered::Failed(why) => format!("the directory of the disk cache cannot be read: {why}"),
+        }))
+    })
 }
 
 /// Makes what a file says such as this database takes, whatever its encoding.
@@ -167,9 +205,29 @@ pub fn written_through() -> bool {
 }
 
 /// Whether what is stored is to be written into files of another directory than this one.
-pub fn written_elsewhere(directory: &Path) -> bool {
+///
+/// # Errors
+/// As [`patiently`].
+pub fn written_elsewhere(directory: &Path) -> Result<bool, Error> {
+    let Some(own) = gucs::disk_cache_dir().filter(|_| written_through()) else { return Ok(false) };
+    let directory = directory.to_owned();
     let which = |path: &Path| std::fs::metadata(path).ok().map(|it| (it.dev(), it.ino()));
-    written_through() && gucs::disk_cache_dir().is_some_and(|own| which(&own) != which(directory))
+    patiently(move || which(&own) != which(&directory))
+}
+
+/// Does something with files in a thread, and waits however long it takes: the wait can be cancelled, what a disk is asked for
+/// often cannot.
+///
+/// # Errors
+/// There is no thread to be had.
+pub fn patiently<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
+    let done = Aside::default().run(work, None, || {
+        pgrx::check_for_interrupts!();
+    });
+    done.map_err(|why| match why {
+        Unanswered::Failed(why) => Error::other(format!("files cannot be used: {why}")),
+        Unanswered::TooLong => Error::other("files cannot be used"),
+    })
 }
 
 /// Notes keys of which something was stored or deleted: once this transaction has committed, and not if it rolls back, the

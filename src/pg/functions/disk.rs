@@ -17,7 +17,8 @@ use crate::pg::store::registry;
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
-use std::path::Path;
+use std::path::PathBuf;
+use std::sync::Arc;
 
 /// The mode of the disk cache, whether its directory is set, and what is wrong with reading and writing it now.
 #[allow(clippy::type_complexity)] // the columns of the report
@@ -180,7 +181,8 @@ fn export(
     for service in services.iter().flatten() {
         registry::service(service)?;
     }
-    let tree = Tree::open(Path::new(&*directory)).map_err(not_writable)?;
+    let root = PathBuf::from(&*directory);
+    let tree = disk::patiently(move || Tree::open(&root).map(Arc::new))?.map_err(not_writable)?;
     let mut batch = Batch::default();
     while batch.rows < i64::from(most) {
         pgrx::check_for_interrupts!();
@@ -188,13 +190,18 @@ fn export(
         if files.is_empty() {
             break;
         }
-        for (file, fetched_at) in files {
-            pgrx::check_for_interrupts!();
-            batch.rows += 1;
-            write(&tree, file, fetched_at, &mut batch).map_err(not_writable)?;
-        }
+        let tree = tree.clone();
+        batch = disk::patiently(move || write_all(&tree, files, batch))?.map_err(not_writable)?;
     }
-    tree.flush().map_err(not_writable)?;
+    disk::patiently(move || tree.flush())?.map_err(not_writable)?;
+    Ok(batch)
+}
+
+fn write_all(tree: &Tree, files: Vec<File>, mut batch: Batch) -> Result<Batch, Trouble> {
+    for (file, fetched_at) in files {
+        batch.rows += 1;
+        write(tree, file, fetched_at, &mut batch)?;
+    }
     Ok(batch)
 }
 

@@ -124,7 +124,7 @@ pub fn step(run: Option<i64>, order: Order) -> Result<State, Error> {
     };
     let most = order.batch_size.max(1) as usize;
     let (items, read) = if reading.second.is_some() { (Vec::new(), true) } else { reading.next_batch(most)? };
-    let noted = run.is_some() && disk::written_elsewhere(Path::new(&order.directory));
+    let noted = run.is_some() && disk::written_elsewhere(Path::new(&order.directory))?;
     let rules = Rules { run, keep_expired: order.keep_expired, noun: "file", noted };
     let counts = report.as_mut().unwrap_or(&mut reading.report);
     take(&rules, &items, counts, &mut reading.seen, &mut reading.known)?;
@@ -185,7 +185,8 @@ pub fn open(
         message: format!("directory \"{directory}\" cannot be read: {why}"),
         hint: "Give the absolute path of a directory on the server that its operating system user may read.".to_owned(),
     };
-    let root = safe::open_root(directory).map_err(|errno| refused(errno.desc().to_owned()))?;
+    let path = directory.to_owned();
+    let root = disk::patiently(move || safe::open_root(&path))?.map_err(|errno| refused(errno.desc().to_owned()))?;
     let mut known = Known::default();
     rows::known_keys(|key| known.add(key))?;
     let all = registry::all()?;

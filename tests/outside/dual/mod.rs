@@ -2,6 +2,7 @@
 
 mod delete;
 mod export;
+mod hung;
 mod imports;
 mod read;
 mod round_trip;
