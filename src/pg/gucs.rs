@@ -37,6 +37,7 @@ pub enum DiskMode {
 
 static DISK_TIMEOUT: GucSetting<i32> = GucSetting::<i32>::new(1000);
 static MAX_QUEUE: GucSetting<i32> = GucSetting::<i32>::new(2_000_000);
+static LOOKUP_CACHE_SIZE: GucSetting<i32> = GucSetting::<i32>::new(16 * 1024);
 static MEMO_SIZE: GucSetting<i32> = GucSetting::<i32>::new(256 * 1024);
 static WRITE_BACK_WORKERS: GucSetting<i32> = GucSetting::<i32>::new(2);
 static TRACK_LOOKUPS: GucSetting<bool> = GucSetting::<bool>::new(true);
@@ -152,6 +153,18 @@ pub fn init(preloading: bool) {
         0,
         i32::MAX,
         GucFlags::empty(),
+    );
+    // without preloading it says nothing, and the server takes no such setting any more
+    let fixed = if preloading { GucContext::Postmaster } else { GucContext::Sighup };
+    GucRegistry::define_int_guc(
+        c"enrichment_cache.lookup_cache_size",
+        c"Shared memory that remembers where the rows of looked-up keys stand (0 = none).",
+        c"Eight bytes a key. Needs shared_preload_libraries.",
+        &LOOKUP_CACHE_SIZE,
+        0,
+        1024 * 1024,
+        fixed,
+        GucFlags::UNIT_KB,
     );
     GucRegistry::define_int_guc(
         c"enrichment_cache.memo_size",
@@ -282,6 +295,11 @@ pub fn max_queue() -> Option<i64> {
 /// Bytes that one call site may use to remember answers.
 pub fn memo_size() -> usize {
     MEMO_SIZE.get().max(0) as usize * 1024
+}
+
+/// Bytes of shared memory for the places of rows.
+pub fn lookup_cache_size() -> usize {
+    LOOKUP_CACHE_SIZE.get().max(0) as usize * 1024
 }
 
 pub fn track_lookups() -> bool {

@@ -52,6 +52,7 @@ pub extern "C-unwind" fn _PG_init() {
         shmem::init();
         budgets::init();
         tally::init();
+        probe::places::init();
         trials::init();
         disk::init();
         worker::init();

@@ -7,6 +7,7 @@ pub mod entry;
 pub mod many;
 mod memo;
 mod once;
+pub mod places;
 mod preload;
 mod run;
 mod scan;

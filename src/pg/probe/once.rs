@@ -4,6 +4,7 @@
 //! Contract: all that is opened belongs to the query's own resource owner and memory, as what its executor opens does, so
 //! that an error leaves it to the server to clean up.
 
+use super::places::{self, Place};
 use super::scan::Found;
 use super::target::{self, Target};
 use crate::core::key::MAX_KEY;
@@ -51,11 +52,11 @@ unsafe extern "C-unwind" {
         orderbys: pg_sys::ScanKey,
         norderbys: core::ffi::c_int,
     );
-    fn index_getnext_slot(
+    fn index_getnext_tid(
         scan: pg_sys::IndexScanDesc,
         direction: pg_sys::ScanDirection::Type,
-        slot: *mut pg_sys::TupleTableSlot,
-    ) -> bool;
+    ) -> *mut pg_sys::ItemPointerData;
+    fn index_fetch_heap(scan: pg_sys::IndexScanDesc, slot: *mut pg_sys::TupleTableSlot) -> bool;
     fn index_endscan(scan: pg_sys::IndexScanDesc);
     fn slot_getsomeattrs_int(slot: *mut pg_sys::TupleTableSlot, attnum: core::ffi::c_int);
 }
@@ -78,10 +79,19 @@ pub fn end() {
 
 struct Open {
     heap: pg_sys::Relation,
-    index: pg_sys::Relation,
-    scan: pg_sys::IndexScanDesc,
     slot: *mut pg_sys::TupleTableSlot,
+    /// Index and scan, where the row's place was not known.
+    by: Option<(pg_sys::Relation, pg_sys::IndexScanDesc)>,
     found: bool,
+}
+
+/// What is looked for.
+struct Wanted<'a> {
+    target: &'a Target,
+    changes: u64,
+    service: &'a str,
+    key: &'a str,
+    place: Option<Place>,
 }
 
 /// Bytes of the longest key or name with its header, in words: PostgreSQL wants them aligned.
@@ -124,8 +134,9 @@ pub fn find<T>(
 ) -> Option<T> {
     let (mut of_service, mut of_key) = (Text::EMPTY, Text::EMPTY);
     let arguments = [of_service.put(service)?, of_key.put(key)?];
+    let wanted = Wanted { target, changes, service, key, place: Place::of(service, key) };
     // SAFETY: the texts live until the scan is closed. The frames inside the guards own nothing.
-    let open = unsafe { pg_sys::ffi::pg_guard_ffi_boundary(|| open(target, changes, arguments)) }?;
+    let open = unsafe { pg_sys::ffi::pg_guard_ffi_boundary(|| open(&wanted, arguments)) }?;
     MADE.set(true);
     let value = read(open.found.then_some(Found { slot: open.slot, target }).as_ref());
     // SAFETY: as above; what was opened is closed once.
@@ -133,20 +144,37 @@ pub fn find<T>(
     Some(value)
 }
 
-/// Locks and opens table and index, and goes to the row.
-unsafe fn open(target: &Target, changes: u64, arguments: [pg_sys::Datum; 2]) -> Option<Open> {
-    // SAFETY: what the executor does for an index scan, in its order; called behind a guard.
+/// Locks a relation; false when the wait for the lock brought news of changes.
+unsafe fn lock(relation: pg_sys::Oid, changes: u64) -> bool {
+    // SAFETY: a lock on a relation that is gone does no harm.
+    unsafe { LockRelationOid(relation, SHARED) };
+    target::changes() == changes
+}
+
+/// Opens the table and goes to the row: where it is known to stand, else by the index.
+unsafe fn open(wanted: &Wanted, arguments: [pg_sys::Datum; 2]) -> Option<Open> {
+    let target = wanted.target;
+    // SAFETY: what the executor does for a scan, in its order; called behind a guard.
     unsafe {
-        LockRelationOid(target.heap, SHARED);
-        LockRelationOid(target.index, SHARED);
-        // the wait for a lock is when news of changes comes in
-        if target::changes() != changes {
+        if !lock(target.heap, wanted.changes) {
             return None;
         }
         let snapshot = lone::active_snapshot()?;
         let heap = relation_open(target.heap, LOCKED);
-        let index = index_open(target.index, LOCKED);
         let slot = table_slot_create(heap, core::ptr::null_mut());
+        if let Some(at) = wanted.place.as_ref().and_then(Place::known) {
+            if stands(heap, snapshot, at, slot) {
+                slot_getsomeattrs_int(slot, target.widest);
+                if (Found { slot, target }).is_of(wanted.service, wanted.key) {
+                    return Some(Open { heap, slot, by: None, found: true });
+                }
+            }
+        }
+        if !lock(target.index, wanted.changes) {
+            close(&Open { heap, slot, by: None, found: false });
+            return None;
+        }
+        let index = index_open(target.index, LOCKED);
         let mut keys = [pg_sys::ScanKeyData::default(); 2];
         for ((key, argument), column) in keys.iter_mut().zip(arguments).zip(1..) {
             ScanKeyInit(key, column, pg_sys::BTEqualStrategyNumber as u16, pg_sys::F_TEXTEQ.into(), argument);
@@ -156,11 +184,47 @@ unsafe fn open(target: &Target, changes: u64, arguments: [pg_sys::Datum; 2]) -> 
         #[cfg(feature = "pg18")]
         let scan = index_beginscan(heap, index, snapshot, core::ptr::null_mut(), 2, 0);
         index_rescan(scan, keys.as_mut_ptr(), 2, core::ptr::null_mut(), 0);
-        let found = index_getnext_slot(scan, pg_sys::ScanDirection::ForwardScanDirection, slot);
-        if found {
-            slot_getsomeattrs_int(slot, target.widest);
+        let mut open = Open { heap, slot, by: Some((index, scan)), found: false };
+        loop {
+            let entry = index_getnext_tid(scan, pg_sys::ScanDirection::ForwardScanDirection);
+            if entry.is_null() {
+                return Some(open);
+            }
+            // fetching the row makes of it the place of the version that was found
+            let entry = *entry;
+            if index_fetch_heap(scan, slot) {
+                slot_getsomeattrs_int(slot, target.widest);
+                wanted.place.iter().for_each(|place| place.note(entry));
+                open.found = true;
+                return Some(open);
+            }
         }
-        Some(Open { heap, index, scan, slot, found })
+    }
+}
+
+/// Whether the snapshot sees a row at a place that the index once gave; then it is in the slot.
+unsafe fn stands(
+    heap: pg_sys::Relation,
+    snapshot: pg_sys::Snapshot,
+    mut at: pg_sys::ItemPointerData,
+    slot: *mut pg_sys::TupleTableSlot,
+) -> bool {
+    // SAFETY: what an index scan does with what its index gives; the slot keeps the page of what was found.
+    unsafe {
+        let methods = &*(*heap).rd_tableam;
+        let (Some(begin), Some(fetch), Some(end)) =
+            (methods.index_fetch_begin, methods.index_fetch_tuple, methods.index_fetch_end)
+        else {
+            return false;
+        };
+        if !places::exists(heap, &at) {
+            return false;
+        }
+        let scan = begin(heap);
+        let mut again = false;
+        let found = fetch(scan, &mut at, snapshot, slot, &mut again, core::ptr::null_mut());
+        end(scan);
+        found
     }
 }
 
@@ -168,9 +232,13 @@ unsafe fn open(target: &Target, changes: u64, arguments: [pg_sys::Datum; 2]) -> 
 unsafe fn close(open: &Open) {
     // SAFETY: called once, behind a guard.
     unsafe {
-        index_endscan(open.scan);
+        if let Some((_, scan)) = open.by {
+            index_endscan(scan);
+        }
         ExecDropSingleTupleTableSlot(open.slot);
-        index_close(open.index, LOCKED);
+        if let Some((index, _)) = open.by {
+            index_close(index, LOCKED);
+        }
         relation_close(open.heap, LOCKED);
     }
 }

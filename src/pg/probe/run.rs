@@ -2,9 +2,9 @@
 //! these are sent for, then each is read.
 
 use super::ahead;
-use super::scan::{next, opened, put_text, rest, As, Found, Scan, BUSY, KEYS};
+use super::places::{self, Place};
+use super::scan::{next, opened, rest, row_at, As, Found, Scan, BUSY, KEYS};
 use super::target::Target;
-use crate::pg::lone;
 use pgrx::pg_sys;
 
 unsafe extern "C-unwind" {
@@ -16,12 +16,10 @@ unsafe extern "C-unwind" {
         orderbys: pg_sys::ScanKey,
         norderbys: core::ffi::c_int,
     );
-    fn slot_getsomeattrs_int(slot: *mut pg_sys::TupleTableSlot, attnum: core::ffi::c_int);
     fn index_getnext_tid(
         scan: pg_sys::IndexScanDesc,
         direction: pg_sys::ScanDirection::Type,
     ) -> *mut pg_sys::ItemPointerData;
-    fn index_fetch_heap(scan: pg_sys::IndexScanDesc, slot: *mut pg_sys::TupleTableSlot) -> bool;
     fn ProcessInterrupts();
     fn MemoryContextAlloc(memory: pg_sys::MemoryContext, size: pg_sys::Size) -> *mut core::ffi::c_void;
 }
@@ -46,26 +44,27 @@ pub fn each(
     let owner = As::owner(scan.owner, scan.memory);
     // SAFETY: as in `find`; the texts belong to the scan, so that an error in the middle loses nothing.
     unsafe {
-        let arguments = core::slice::from_raw_parts_mut((*scan.scan).keyData, KEYS);
-        arguments[0].sk_argument = put_text(&mut scan.texts[0], service);
         pg_sys::ffi::pg_guard_ffi_boundary(|| {
             for some in keys.chunks(AHEAD) {
-                let mut places = [ahead::NOWHERE; AHEAD];
-                for (key, place) in some.iter().zip(&mut places) {
+                let mut at = [ahead::NOWHERE; AHEAD];
+                for (key, place) in some.iter().zip(&mut at) {
                     served();
-                    arguments[1].sk_argument = put_text(&mut scan.texts[1], key);
-                    *place = first(scan);
+                    let remembered = Place::of(service, key).and_then(|place| place.known());
+                    *place = match remembered.filter(|place| places::exists(scan.heap, place)) {
+                        Some(place) => place,
+                        None => first(scan, service, key),
+                    };
                 }
-                ahead::fetch(scan.heap, &places[..some.len()]);
-                for (key, place) in some.iter().zip(&places) {
-                    let mut found = place.ip_posid != 0 && row_at(scan, place);
+                ahead::fetch(scan.heap, &at[..some.len()]);
+                for (key, place) in some.iter().zip(&at) {
+                    let mut found = place.ip_posid != 0 && row_at(scan, place) && scan.found().is_of(service, key);
                     if !found && place.ip_posid != 0 {
-                        // what the first entry of the key points to is gone, or not there yet: look at all of them
-                        arguments[1].sk_argument = put_text(&mut scan.texts[1], key);
-                        found = next(scan);
+                        // what stands there is gone, not there yet, or another's: look at all entries of the key
+                        scan.ask(service, key);
+                        found = next(scan, Place::of(service, key).as_ref());
                     }
                     done += 1;
-                    let go_on = each(found.then_some(Found { slot: scan.slot, target: &scan.target }).as_ref());
+                    let go_on = each(found.then_some(scan.found()).as_ref());
                     rest(scan);
                     if !go_on {
                         return;
@@ -89,32 +88,19 @@ unsafe fn served() {
     }
 }
 
-/// Where the first entry of the index points to.
-unsafe fn first(scan: &Scan) -> pg_sys::ItemPointerData {
+/// Where the first entry of a key in the index points to; remembered.
+unsafe fn first(scan: &mut Scan, service: &str, key: &str) -> pg_sys::ItemPointerData {
     // SAFETY: as `next`.
     unsafe {
-        (*scan.scan).xs_snapshot = lone::active_snapshot().unwrap_or((*scan.scan).xs_snapshot);
+        scan.ask(service, key);
+        scan.see();
         let place = index_getnext_tid(scan.scan, pg_sys::ScanDirection::ForwardScanDirection);
         let place = if place.is_null() { ahead::NOWHERE } else { *place };
         index_rescan(scan.scan, core::ptr::null_mut(), KEYS as i32, core::ptr::null_mut(), 0);
-        place
-    }
-}
-
-/// Whether the snapshot sees a row there; then it is in the slot.
-unsafe fn row_at(scan: &Scan, place: &pg_sys::ItemPointerData) -> bool {
-    // SAFETY: as `next`. A row that this snapshot sees is not taken away between the look into the index and this, as in
-    // any scan by an index.
-    unsafe {
-        (*scan.scan).xs_heaptid = *place;
-        (*scan.scan).xs_heap_continue = false;
-        let found = index_fetch_heap(scan.scan, scan.slot);
-        // the scan stands at another entry by now, which is not the dead one
-        (*scan.scan).kill_prior_tuple = false;
-        if found {
-            slot_getsomeattrs_int(scan.slot, scan.target.widest);
+        if let Some(remembered) = Place::of(service, key) {
+            remembered.note(place);
         }
-        found
+        place
     }
 }
 

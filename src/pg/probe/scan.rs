@@ -7,6 +7,7 @@
 //! ALTER TABLE and its kin refuse a table that somebody reads. An error in the middle leaves `BUSY` set, and whoever
 //! comes next drops what is left.
 
+use super::places::{self, Place};
 use super::target::{self, Column, Target};
 use crate::pg::lone::{self, Lone};
 use pgrx::pg_sys;
@@ -21,11 +22,11 @@ unsafe extern "C-unwind" {
         orderbys: pg_sys::ScanKey,
         norderbys: core::ffi::c_int,
     );
-    fn index_getnext_slot(
+    fn index_getnext_tid(
         scan: pg_sys::IndexScanDesc,
         direction: pg_sys::ScanDirection::Type,
-        slot: *mut pg_sys::TupleTableSlot,
-    ) -> bool;
+    ) -> *mut pg_sys::ItemPointerData;
+    fn index_fetch_heap(scan: pg_sys::IndexScanDesc, slot: *mut pg_sys::TupleTableSlot) -> bool;
     fn slot_getsomeattrs_int(slot: *mut pg_sys::TupleTableSlot, attnum: core::ffi::c_int);
 }
 
@@ -74,6 +75,11 @@ impl Found<'_> {
         // SAFETY: a filled slot has the place of its row.
         let id = unsafe { (*self.slot).tts_tid.ip_blkid };
         u32::from(id.bi_hi) << 16 | u32::from(id.bi_lo)
+    }
+
+    /// Whether it is the row of this key.
+    pub fn is_of(&self, service: &str, key: &str) -> bool {
+        self.bytes(Column::Key) == key.as_bytes() && self.bytes(Column::Service) == service.as_bytes()
     }
 
     /// A text column's bytes.
@@ -134,17 +140,22 @@ pub fn find<T>(
     // SAFETY: an open scan is used by one look-up at a time, as PostgreSQL's sessions have one thread.
     let scan = unsafe { &mut *opened(target, changes)? };
     BUSY.set(true);
+    let place = Place::of(service, key);
     let owner = As::owner(scan.owner, scan.memory);
     // SAFETY: the arguments of the scan keys live until `rest`. The frames inside the guards own nothing.
     let found = unsafe {
-        let keys = core::slice::from_raw_parts_mut((*scan.scan).keyData, KEYS);
-        for ((key, text), value) in keys.iter_mut().zip(&mut scan.texts).zip([service, key]) {
-            key.sk_argument = put_text(text, value);
-        }
-        pg_sys::ffi::pg_guard_ffi_boundary(|| next(scan))
+        pg_sys::ffi::pg_guard_ffi_boundary(|| {
+            if let Some(at) = place.as_ref().and_then(Place::known) {
+                if row_at(scan, &at) && scan.found().is_of(service, key) {
+                    return true;
+                }
+            }
+            scan.ask(service, key);
+            next(scan, place.as_ref())
+        })
     };
     drop(owner);
-    let value = read(found.then_some(Found { slot: scan.slot, target: &scan.target }).as_ref());
+    let value = read(found.then_some(scan.found()).as_ref());
     let owner = As::owner(scan.owner, scan.memory);
     // SAFETY: as above.
     unsafe { pg_sys::ffi::pg_guard_ffi_boundary(|| rest(scan)) };
@@ -166,12 +177,66 @@ pub fn put_text(words: &mut Vec<u32>, value: &str) -> pg_sys::Datum {
     pg_sys::Datum::from(words.as_ptr())
 }
 
-pub(super) unsafe fn next(scan: &Scan) -> bool {
-    // SAFETY: called by `find` on its open scan, behind a guard.
+impl Scan {
+    /// What stands in the slot.
+    pub(super) fn found(&self) -> Found<'_> {
+        Found { slot: self.slot, target: &self.target }
+    }
+
+    /// Makes a key the one to look for.
+    pub(super) unsafe fn ask(&mut self, service: &str, key: &str) {
+        // SAFETY: an open scan has its keys; their arguments live as long as it.
+        unsafe {
+            let keys = core::slice::from_raw_parts_mut((*self.scan).keyData, KEYS);
+            for ((key, text), value) in keys.iter_mut().zip(&mut self.texts).zip([service, key]) {
+                key.sk_argument = put_text(text, value);
+            }
+        }
+    }
+
+    /// The next look is made for the statement that runs.
+    pub(super) unsafe fn see(&self) {
+        // SAFETY: an open scan; `probe::find` sees to it that there is a snapshot.
+        unsafe { (*self.scan).xs_snapshot = lone::active_snapshot().unwrap_or((*self.scan).xs_snapshot) };
+    }
+}
+
+/// The row of the key by the index; its place is remembered.
+pub(super) unsafe fn next(scan: &Scan, place: Option<&Place>) -> bool {
+    // SAFETY: called on an open scan, behind a guard.
     unsafe {
-        // `probe::find` sees to it that there is one
-        (*scan.scan).xs_snapshot = lone::active_snapshot().unwrap_or((*scan.scan).xs_snapshot);
-        let found = index_getnext_slot(scan.scan, pg_sys::ScanDirection::ForwardScanDirection, scan.slot);
+        scan.see();
+        loop {
+            let entry = index_getnext_tid(scan.scan, pg_sys::ScanDirection::ForwardScanDirection);
+            if entry.is_null() {
+                return false;
+            }
+            // fetching the row makes of it the place of the version that was found
+            let entry = *entry;
+            if index_fetch_heap(scan.scan, scan.slot) {
+                slot_getsomeattrs_int(scan.slot, scan.target.widest);
+                if let Some(place) = place {
+                    place.note(entry);
+                }
+                return true;
+            }
+        }
+    }
+}
+
+/// Whether the snapshot sees a row there; then it is in the slot.
+pub(super) unsafe fn row_at(scan: &Scan, place: &pg_sys::ItemPointerData) -> bool {
+    // SAFETY: as `next`. A row that this snapshot sees is not taken away, as in any scan by an index.
+    unsafe {
+        if !places::exists(scan.heap, place) {
+            return false;
+        }
+        scan.see();
+        (*scan.scan).xs_heaptid = *place;
+        (*scan.scan).xs_heap_continue = false;
+        let found = index_fetch_heap(scan.scan, scan.slot);
+        // the scan stands at another entry or at none, which is not the dead one
+        (*scan.scan).kill_prior_tuple = false;
         if found {
             slot_getsomeattrs_int(scan.slot, scan.target.widest);
         }

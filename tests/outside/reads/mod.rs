@@ -7,6 +7,7 @@ mod parallel;
 mod places;
 mod read_only;
 mod registry;
+mod remembered;
 mod rights;
 
 pub use parallel::force_workers;
