@@ -57,6 +57,7 @@ fn what_is_read_in_the_order_of_an_index_is_never_sorted() {
         ("WITH due AS", "enrichment_queue_due"),
         ("WITH oldest AS", "enrichment_queue_next"),
         ("SELECT d.raw_key", "enrichment_indicator_dirty"),
+        ("SELECT d.raw_key", "enrichment_queue_service_cache_key_key"),
     ] {
         let text = format!("Query Text: {begins}");
         let plans: Vec<&str> = log.split("Query Text: ").filter(|plan| plan.starts_with(begins)).collect();

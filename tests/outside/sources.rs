@@ -3,6 +3,7 @@
 mod arrivals;
 mod columns;
 mod documents;
+mod held;
 mod kinds;
 mod layouts;
 mod loader;

@@ -79,14 +79,17 @@ pub fn answered(service: &str, keys: Vec<String>) -> Result<(), Error> {
     Ok(())
 }
 
+// OFFSET 0 keeps both inner queries as they are: a join would read the queue whole.
 static DIRTY: Statement = Statement {
     sql: "SELECT d.raw_key, d.row_count FROM (
-            SELECT i.raw_key, i.row_count FROM @extschema@.enrichment_indicator i
+            SELECT i.raw_key, i.row_count, i.cache_key FROM @extschema@.enrichment_indicator i
             WHERE i.source = $1 AND i.dirty AND i.raw_key >= $6 AND i.raw_key <> ALL ($3)
             ORDER BY i.raw_key OFFSET 0) d
         WHERE ($4 = 1 OR (pg_catalog.hashtext(d.raw_key) & 2147483647) % $4 = ANY ($5))
+            AND NOT EXISTS (SELECT FROM @extschema@.enrichment_queue q
+                WHERE q.service = ANY ($7) AND q.cache_key = d.cache_key AND q.state = 'in_flight' OFFSET 0)
         LIMIT $2",
-    args: &[TEXTOID, INT8OID, TEXTARRAYOID, INT4OID, INT4ARRAYOID, TEXTOID],
+    args: &[TEXTOID, INT8OID, TEXTARRAYOID, INT4OID, INT4ARRAYOID, TEXTOID, TEXTARRAYOID],
 };
 
 /// Which keys a process writes: those whose hash, modulo `of`, is one of `mine`.
@@ -104,9 +107,10 @@ impl Default for Share {
 }
 
 /// Keys of a source whose rows are to be written, until they have `rows` rows together (at least one key), `most` keys at
-/// most, from the key `from` on; `resting` ones are left out.
+/// most, from the key `from` on; `resting` ones are left out, and those about which one of the services is being asked just
+/// now: its answer goes into the same rows.
 pub fn dirty(
-    source: &str,
+    (source, services): (&str, &[String]),
     (rows, most): (i64, usize),
     from: &str,
     resting: Vec<String>,
@@ -115,7 +119,8 @@ pub fn dirty(
     let (mut keys, mut sum) = (Vec::new(), 0i64);
     let most = i64::try_from(most).map_or(rows, |most| most.clamp(1, rows.max(1)));
     let (of, mine) = (Arg::of(share.of), Arg::of(share.mine.clone()));
-    let args = [Arg::of(source), Arg::of(most), Arg::of(resting), of, mine, Arg::of(from)];
+    let services = Arg::of(services.to_vec());
+    let args = [Arg::of(source), Arg::of(most), Arg::of(resting), of, mine, Arg::of(from), services];
     spi::without_sorting(|| {
         spi::run(&DIRTY, &args, Mode::Write, |row| {
             let count = row.get::<i64>(2).unwrap_or(1).max(1);

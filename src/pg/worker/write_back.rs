@@ -146,7 +146,7 @@ impl WriteBack {
         let all = Share::default();
         let share = if is_shared(source) { &self.share } else { &all };
         let resting = self.locked.get(&source.name).map(|(_, keys)| keys.clone()).unwrap_or_default();
-        indicators::dirty(&source.name, bounds, from, resting, share)
+        indicators::dirty((&source.name, &source.services), bounds, from, resting, share)
     }
 
     /// Writes a batch of keys whose rows an index finds.
