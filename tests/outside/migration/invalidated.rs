@@ -1,7 +1,7 @@
 //! Answers that wait under digests when their keys are invalidated: they do not answer in place of what was. The services are
 //! disabled: a request takes over what waits, and nobody is asked.
 
-use super::tree::{by_digest, database, parts, report, Tree};
+use super::tree::{by_digest, database, hold, parts, report, wait_held, Tree, GO_ON};
 use crate::support::{ask, one, run, said, same, wait_served, SOON};
 use postgres::Client;
 use std::sync::Arc;
@@ -129,6 +129,38 @@ fn a_service_that_is_deleted_takes_along_what_waits_and_every_session_hears_of_i
     assert_eq!(one::<String>(&mut other, "SELECT state FROM enrich_lookup('spur', '8.8.9.2')"), "hit");
     assert_eq!(parts(&report(&mut client, &tree(3).import(""))), "files 3, unknown_key 3");
     assert_eq!(look(&mut other, 1), "hit of 1", "what is imported again answers again");
+}
+
+#[test]
+fn what_an_import_keeps_while_the_last_that_waited_is_deleted_is_found_by_every_session() {
+    let (cluster, mut client) = database("invalid_meanwhile");
+    // an import knows by the third batch that every session looks, and is held before that stores an answer of VirusTotal
+    hold(&mut client, "batches = 2 AND state = 'running'");
+    let tree = tree(4);
+    tree.file("README", "x", 5);
+    tree.file(&format!("vt_{}", "ab".repeat(32)), r#"{"data":{"attributes":{"size":1}}}"#, 5);
+    let mut paths = [1, 2, 3, 4].map(|n| (by_digest("urlhaus", &format!("8.8.8.{n}")), n));
+    paths.sort();
+    let [first, second, third, last] = paths.map(|(_, n)| n);
+    let call = tree.import(", batch_size => 2");
+    let mut other = cluster.client("invalid_meanwhile");
+    assert_eq!(look(&mut other, first), "miss");
+    std::thread::scope(|threads| {
+        let mut importing = cluster.client("invalid_meanwhile");
+        let import = threads.spawn(move || parts(&report(&mut importing, &call)));
+        wait_held(&mut client, 1);
+        run(&mut client, ALONE);
+        assert_eq!(look(&mut other, first), format!("hit of {first}"));
+        for n in [first, second, third] {
+            let delete = format!("SELECT enrich_invalidate('urlhaus', '8.8.8.{n}', hard => true)");
+            assert_eq!(one::<i64>(&mut client, &delete), 1);
+        }
+        run(&mut client, "COMMIT");
+        assert_eq!((look(&mut other, first), look(&mut other, last)), ("miss".into(), "miss".into()));
+        run(&mut client, GO_ON);
+        assert_eq!(import.join().expect("an import"), "files 6, imported 1, malformed 1, unknown_key 4");
+    });
+    assert_eq!((look(&mut other, first), look(&mut other, last)), ("miss".into(), format!("hit of {last}")));
 }
 
 #[test]
