@@ -3,7 +3,8 @@
 
 use super::tree::{by_digest, database, hold, parts, report, wait_held, Tree, GO_ON};
 use crate::support::{ask, one, run, said, same, wait_served, SOON};
-use postgres::Client;
+use postgres::{Client, Config, NoTls};
+use std::sync::mpsc::channel;
 use std::sync::Arc;
 use testbed::{wait_until, Cluster};
 
@@ -161,6 +162,47 @@ fn what_an_import_keeps_while_the_last_that_waited_is_deleted_is_found_by_every_
         assert_eq!(import.join().expect("an import"), "files 6, imported 1, malformed 1, unknown_key 4");
     });
     assert_eq!((look(&mut other, first), look(&mut other, last)), ("miss".into(), format!("hit of {last}")));
+}
+
+#[test]
+fn a_run_of_which_something_was_deleted_is_taken_back_and_counts_what_was_left() {
+    let (cluster, mut client) = database("invalid_back");
+    let (tell, told) = channel();
+    let mut config: Config = cluster.dsn("invalid_back").parse().expect("a connection string");
+    config.notice_callback(move |notice| {
+        let _ = tell.send(notice.message().to_string());
+    });
+    let mut listening = config.connect(NoTls).expect("a connection");
+    let mut take_back = |id: i64| -> Vec<String> {
+        run(&mut listening, &format!("CALL enrich_migration_rollback({id})"));
+        told.try_iter().collect()
+    };
+    let files = tree(4);
+    for n in 1..=2 {
+        files.dshield(&format!("8.8.8.{n}"), n, 5);
+    }
+    let import = |client: &mut Client| {
+        // the addresses that DShield's files name are no secret any more
+        assert_eq!(parts(&report(client, &files.import(""))), "files 6, imported 4, unknown_key 2");
+    };
+    import(&mut client);
+    // one that was taken over, one that stands under its key, one that waits
+    request(&mut client, 3);
+    for (service, key) in [("urlhaus", "8.8.8.3"), ("dshield", "8.8.8.1"), ("urlhaus", "8.8.8.4")] {
+        let delete = format!("SELECT enrich_invalidate('{service}', '{key}', hard => true)");
+        assert_eq!(one::<i64>(&mut client, &delete), 1, "{key} of {service}");
+    }
+    assert_eq!(held(&mut client), "3 0");
+    assert_eq!(take_back(1), ["enrich_migration_rollback: 3 answers of run 1 were taken back"]);
+    assert_eq!(held(&mut client), "0 0");
+    import(&mut client);
+    run(&mut client, "SELECT enrich_invalidate('urlhaus', hard => true), enrich_invalidate('dshield', hard => true)");
+    assert_eq!(take_back(2), ["enrich_migration_rollback: 0 answers of run 2 were taken back"]);
+    let rests = "SELECT concat_ws(' ', (SELECT count(*) FROM enrichment_migration_row), (SELECT count(*) FROM enrichment_history),
+        string_agg(DISTINCT state, ',')) FROM enrichment_migration";
+    assert_eq!(one::<String>(&mut client, rests), "0 0 rolled_back");
+    import(&mut client);
+    assert_eq!(held(&mut client), "4 2");
 }
 
 #[test]
