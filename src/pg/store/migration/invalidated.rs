@@ -11,36 +11,50 @@ pub struct Named<'a> {
     pub digests: Vec<&'a [u8]>,
 }
 
+// An attached table may write the key in another way, and an answer may wait under the digest of that.
+macro_rules! digests_sql {
+    () => {
+        "(SELECT unnest($2::bytea[]) AS d
+            UNION SELECT pg_catalog.sha256(pg_catalog.convert_to(i.raw_key, 'UTF8')) FROM @extschema@.enrichment_indicator i
+            WHERE i.cache_key = $3 ORDER BY d) n"
+    };
+}
+
 macro_rules! of_service_sql {
     () => {
         "o.service = $1"
     };
 }
 
-// An attached table may write the key in another way, and an answer may wait under the digest of that.
+// Digest by digest: after an import the planner may take the service for one without answers, and would read all of them.
 macro_rules! of_key_sql {
     () => {
-        "o.service = $1 AND o.digest = ANY (ARRAY(SELECT unnest($2::bytea[])
-            UNION SELECT pg_catalog.sha256(pg_catalog.convert_to(i.raw_key, 'UTF8')) FROM @extschema@.enrichment_indicator i
-            WHERE i.cache_key = $3))"
-    };
-}
-
-// In the order of those that take answers over or keep them. Apart from what is done to them, and without their rows: of a whole
-// service there may be millions.
-macro_rules! lock_sql {
-    ($which:expr) => {
         concat!(
-            "SELECT pg_catalog.count(*) FROM (SELECT FROM @extschema@.enrichment_orphan o WHERE ",
-            $which,
-            " ORDER BY o.digest, o.fetched_at FOR UPDATE) held"
+            "o.ctid = ANY (ARRAY(SELECT x.ctid FROM ",
+            digests_sql!(),
+            " CROSS JOIN LATERAL (SELECT y.ctid FROM @extschema@.enrichment_orphan y
+                WHERE y.service = $1 AND y.digest = n.d OFFSET 0) x))"
         )
     };
 }
 
-static LOCK: Statement = Statement { sql: lock_sql!(of_service_sql!()), args: &[TEXTOID] };
+// In the order of those that take answers over or keep them. Apart from what is done to them, which finds them as they stand by
+// then, and without their rows: of a whole service there may be millions.
+static LOCK: Statement = Statement {
+    sql: "SELECT pg_catalog.count(*) FROM (SELECT FROM @extschema@.enrichment_orphan o
+        WHERE o.service = $1 ORDER BY o.digest, o.fetched_at FOR UPDATE) held",
+    args: &[TEXTOID],
+};
 
-static LOCK_OF_KEY: Statement = Statement { sql: lock_sql!(of_key_sql!()), args: &[TEXTOID, BYTEAARRAYOID, TEXTOID] };
+static LOCK_OF_KEY: Statement = Statement {
+    sql: concat!(
+        "SELECT pg_catalog.count(*) FROM ",
+        digests_sql!(),
+        " CROSS JOIN LATERAL (SELECT FROM @extschema@.enrichment_orphan o
+            WHERE o.service = $1 AND o.digest = n.d ORDER BY o.fetched_at FOR UPDATE) held"
+    ),
+    args: &[TEXTOID, BYTEAARRAYOID, TEXTOID],
+};
 
 static DELETE: Statement = Statement {
     sql: concat!("DELETE FROM @extschema@.enrichment_orphan o WHERE ", of_service_sql!()),
