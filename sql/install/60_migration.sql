@@ -249,13 +249,12 @@ BEGIN
         CASE WHEN run IS NULL THEN ' (dry run: nothing was stored)' ELSE pg_catalog.format(' (run %s)', run) END;
 END $$;
 
--- Takes back a part of a run; returns how much that was. What was replaced since stays, and a later run that replaced
--- something of this one will restore what this one had replaced.
-CREATE FUNCTION enrichment_migration_undo(run bigint, most int) RETURNS bigint LANGUAGE plpgsql SECURITY DEFINER
+-- Takes back a part of a run: how much of what it noted, and how many answers there still were of that. What was replaced since
+-- stays, and a later run that replaced something of this one will restore what this one had replaced.
+CREATE FUNCTION enrichment_migration_undo(run bigint, most int, OUT done bigint, OUT answers bigint) LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    ids  bigint[];
-    gone bigint;
+    ids bigint[];
 BEGIN
     PERFORM FROM @extschema@.enrichment_migration m WHERE m.id = run FOR UPDATE;
     IF NOT FOUND THEN
@@ -264,6 +263,7 @@ BEGIN
     ids := ARRAY(SELECT r.cache_id FROM @extschema@.enrichment_migration_row r WHERE r.migration = run ORDER BY r.cache_id LIMIT most);
     -- in the order in which every other writer locks them
     PERFORM FROM @extschema@.enrichment_cache c WHERE c.id = ANY (ids) ORDER BY c.service, c.cache_key FOR UPDATE;
+    GET DIAGNOSTICS answers = ROW_COUNT;
     UPDATE @extschema@.enrichment_migration_row later
     SET replaced = r.replaced, old_version = r.old_version, old_payload = r.old_payload, old_ranges = r.old_ranges, old_status = r.old_status,
         old_fetched_at = r.old_fetched_at, old_expires_at = r.old_expires_at, old_code = r.old_code, old_latency_ms = r.old_latency_ms,
@@ -285,30 +285,31 @@ BEGIN
     DELETE FROM @extschema@.enrichment_cache c USING @extschema@.enrichment_migration_row r
     WHERE r.migration = run AND r.cache_id = ANY (ids) AND NOT r.replaced AND c.id = r.cache_id AND c.fetched_at = r.fetched_at;
     DELETE FROM @extschema@.enrichment_migration_row r WHERE r.migration = run AND r.cache_id = ANY (ids);
-    IF cardinality(ids) > 0 THEN
-        RETURN cardinality(ids);
+    done := cardinality(ids);
+    IF done > 0 THEN
+        RETURN;
     END IF;
     DELETE FROM @extschema@.enrichment_orphan o WHERE o.ctid = ANY (ARRAY(
         SELECT x.ctid FROM @extschema@.enrichment_orphan x WHERE x.migration = run LIMIT most));
-    GET DIAGNOSTICS gone = ROW_COUNT;
-    IF gone = 0 THEN
+    GET DIAGNOSTICS done = ROW_COUNT;
+    answers := done;
+    IF done = 0 THEN
         -- sessions need not look for what the run had kept under digests any more
         PERFORM @extschema@.enrich_registry_changed('@extschema@.enrichment_service'::regclass);
         UPDATE @extschema@.enrichment_migration m SET state = 'rolled_back', finished_at = clock_timestamp(), position = NULL WHERE m.id = run;
     END IF;
-    RETURN gone;
 END $$;
 
 CREATE PROCEDURE enrich_migration_rollback(id bigint) LANGUAGE plpgsql AS $$
 DECLARE
-    part  bigint;
+    part  record;
     taken bigint := 0;
 BEGIN
     LOOP
-        part := @extschema@.enrichment_migration_undo(id, 1000);
+        SELECT u.done, u.answers INTO part FROM @extschema@.enrichment_migration_undo(id, 1000) u;
         COMMIT;
-        EXIT WHEN part = 0;
-        taken := taken + part;
+        EXIT WHEN part.done = 0;
+        taken := taken + part.answers;
     END LOOP;
     RAISE NOTICE 'enrich_migration_rollback: % answers of run % were taken back', taken, id;
     IF pg_catalog.current_setting('enrichment_cache.disk_cache_mode', true) IN ('read', 'write_through') THEN
@@ -420,7 +421,7 @@ COMMENT ON FUNCTION @extschema@.enrichment_migration_to_go(bigint, bigint, bigin
     'Of the procedures that import: in how many seconds they will have ended, in words; empty while that is not known.';
 COMMENT ON FUNCTION @extschema@.enrichment_payload_settle() IS 'Of the procedures that import: has the index of payloads take in what waits to be.';
 COMMENT ON FUNCTION @extschema@.enrichment_migration_undo(bigint, integer) IS
-    'Part of enrich_migration_rollback: takes back so many answers; returns how many there were.';
+    'Part of enrich_migration_rollback: takes back so much of what a run noted; returns how much that was (0: all is done), and how many answers there still were of it.';
 COMMENT ON FUNCTION @extschema@.enrichment_backend_start(integer) IS
     'When the session with this process number began. NULL: there is none.';
 COMMENT ON FUNCTION @extschema@.enrichment_backend_busy(integer) IS

@@ -365,7 +365,7 @@ COMMENT ON FUNCTION @extschema@.enrich_store_text(text, text, text, interval) IS
 COMMENT ON FUNCTION @extschema@.enrich_compare_and_store(text, text, bigint, jsonb, interval) IS
     'Stores a payload if the row still has the expected version (0: there is none yet) and returns the new version. NULL: somebody else was faster.';
 COMMENT ON FUNCTION @extschema@.enrich_invalidate(text, text, boolean) IS
-    'Makes a key (NULL: every key) of a service expire now, or deletes it (hard). Returns how many rows changed.';
+    'Makes a key (NULL: every key) of a service expire now, or deletes it (hard), with imported answers that wait for it. Returns how many rows changed.';
 COMMENT ON FUNCTION @extschema@.enrich_cleanup(bigint) IS
     'Deletes what is past expiry and the stale_ttl of its service, answers of unknown keys included, at most max_rows (NULL: all). Returns how many rows.';
 COMMENT ON FUNCTION @extschema@.enrich_request(text, text, integer) IS

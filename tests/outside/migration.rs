@@ -5,6 +5,7 @@ mod at_once;
 mod back;
 mod crash;
 mod helper;
+mod invalidated;
 mod odd_text;
 mod orphans;
 mod progress;

@@ -8,6 +8,7 @@ use crate::core::{ttl as life, Micros};
 use crate::pg::convert::{positive_length, to_micros, transaction_start, RawJsonb};
 use crate::pg::encoding::{RawText, Utf8};
 use crate::pg::error::Answer;
+use crate::pg::migration::invalidate::{invalidate, Written};
 use crate::pg::store::cache::{self as rows, Incoming, Payload};
 use crate::pg::store::{arrivals, cleanup, registry};
 use crate::pg::{disk, ranges, wake};
@@ -166,8 +167,9 @@ fn enrich_compare_and_store(
     Ok((version == expected_version + 1).then_some(version))
 }
 
-/// Makes a key (NULL: all keys) of a service expire now, or deletes it (`hard`); returns how many rows changed. What is deleted
-/// also goes from the files of the disk cache where they are written (`write_through`), and stays in them where they are only read.
+/// Makes a key (NULL: all keys) of a service expire now, or deletes it (`hard`), with what an import has kept for it under its
+/// digests; returns how many rows changed. What is deleted also goes from the files of the disk cache where they are written
+/// (`write_through`), and stays in them where they are only read.
 ///
 /// # Errors
 /// 42704 unknown service, 22023 for a key that cannot be one.
@@ -180,11 +182,14 @@ fn enrich_invalidate(
 ) -> Answer<i64> {
     let service = registry::service(given(service, "service")?)?;
     let hard = given(hard, "hard")?;
-    let key = key.map(|key| key_to_write(&service, &key)).transpose()?;
+    let normal = key.as_ref().map(|key| key_to_write(&service, key)).transpose()?;
+    let key = normal.as_ref().zip(key.as_deref()).map(|(key, written)| Written { key: &key.text, written });
+    let imported = invalidate(&service.name, key.as_ref(), hard)?;
+    let key = key.map(|key| key.key);
     if hard {
-        disk::note_deleted(&service, key.as_ref().map(|key| key.text.as_str()))?;
+        disk::note_deleted(&service, key)?;
     }
-    Ok(rows::invalidate(&service.name, key.as_ref().map(|key| key.text.as_str()), hard)?)
+    Ok(imported + rows::invalidate(&service.name, key, hard)?)
 }
 
 /// Deletes entries past expiry and the grace of their service, at most `max_rows`, in batches that can be cancelled

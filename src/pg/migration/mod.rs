@@ -2,6 +2,7 @@
 //! each file.
 
 pub mod adopt;
+pub mod invalidate;
 pub mod rows;
 pub mod run;
 mod second_look;

@@ -41,7 +41,13 @@ impl SecondLook {
         while named < most {
             pgrx::check_for_interrupts!();
             let page = orphans::of_run(run, &self.behind, most.min(PAGE) as i64)?;
-            let Some((service, digest)) = page.last() else { return Ok(true) };
+            let Some((service, digest)) = page.last() else {
+                // also where this session takes it for known: what was known of may have gone while a batch was not committed yet
+                if report.all.unknown_key > 0 {
+                    registry::announce_orphans()?;
+                }
+                return Ok(true);
+            };
             self.behind = (service.clone(), digest.to_vec());
             if !std::mem::replace(&mut self.begun, true) {
                 rows::known_keys(|key| known.add(key))?;

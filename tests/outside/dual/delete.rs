@@ -1,11 +1,12 @@
 //! A hard invalidation and the files of the key: in every layout where they are ours, left and told of where they are not.
 
 use super::support::{base, dshield, dshield_path, store, Tree, DAY, HOUR};
-use crate::support::{let_the_worker_look, one, run, Base};
+use crate::support::{ask, let_the_worker_look, one, run, same, Base, SOON};
 use enrichment_cache::core::disk::{digest, layout};
 use std::fs::{set_permissions, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::sync::mpsc::channel;
+use testbed::wait_until;
 
 #[test]
 fn deleting_an_answer_deletes_its_file_but_not_one_that_came_later() {
@@ -165,4 +166,44 @@ fn files_that_are_only_read_stay_and_the_call_says_so() {
     );
     assert!(told[1].contains("files of dshield may bring back"), "{told:?}");
     assert!(tree.there(&dshield_path("8.2.9.1")));
+}
+
+#[test]
+fn what_an_import_keeps_of_a_file_goes_with_the_file() {
+    let tree = Tree::new("delete_kept");
+    let base = base("dual_delete_kept", &tree, "write_through");
+    let mut client = base.client();
+    for n in [1, 2] {
+        tree.put(&by_digest("dshield", &format!("8.2.5.{n}")), &format!(r#"{{"ip":{{"count":{n}}}}}"#), HOUR);
+    }
+    run(&mut client, &format!("CALL enrich_migrate_disk('{}')", tree.root.display()));
+    assert_eq!(one::<i64>(&mut client, "SELECT count(*) FROM enrichment_orphan"), 2);
+    run(&mut client, "SELECT enrich_invalidate('dshield', '8.2.5.1', hard => true)");
+    base.wait_for("SELECT count(*) FROM enrichment_disk_outbox", 0i64);
+    assert_eq!(tree.files(), [by_digest("dshield", "8.2.5.2")]);
+    let states = "SELECT string_agg(concat_ws(' ', l.state, l.source), ', ' ORDER BY n)
+        FROM generate_series(1, 2) n, enrich_lookup('dshield', '8.2.5.' || n) l";
+    assert_eq!(one::<String>(&mut client, states), "miss, hit disk");
+}
+
+#[test]
+fn of_a_service_that_is_deleted_while_an_imported_answer_is_taken_over_the_file_of_that_goes_too() {
+    let (tree, other) = (Tree::new("delete_meets"), Tree::new("delete_meets_other"));
+    let base = base("dual_delete_meets", &tree, "write_through");
+    let (mut taking, mut deleting, mut watch) = (base.client(), base.client(), base.client());
+    other.put(&by_digest("dshield", "8.2.5.3"), r#"{"ip":{"count":3}}"#, HOUR);
+    run(&mut taking, &format!("CALL enrich_migrate_disk('{}')", other.root.display()));
+    tree.put(&dshield_path("8.2.5.3"), &dshield("8.2.5.3", 1), DAY);
+    run(&mut taking, "BEGIN");
+    assert_eq!(one::<String>(&mut taking, "SELECT enrich_request('dshield', '8.2.5.3')"), "fresh");
+    let pid: i32 = one(&mut deleting, "SELECT pg_backend_pid()");
+    std::thread::scope(|threads| {
+        threads.spawn(|| run(&mut deleting, "SELECT enrich_invalidate('dshield', hard => true)"));
+        let waits = format!("SELECT coalesce(wait_event_type = 'Lock', false) FROM pg_stat_activity WHERE pid = {pid}");
+        wait_until("the deletion to wait", SOON, || same(ask::<bool>(&mut watch, &waits)?, &true));
+        run(&mut taking, "COMMIT");
+    });
+    base.wait_for("SELECT count(*) FROM enrichment_disk_outbox", 0i64);
+    assert_eq!(tree.files(), Vec::<String>::new());
+    assert_eq!(base.one::<String>("SELECT state FROM enrich_lookup('dshield', '8.2.5.3')"), "miss");
 }

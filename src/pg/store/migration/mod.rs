@@ -5,6 +5,7 @@
 pub mod adopted;
 pub mod chain;
 pub mod compared;
+pub mod invalidated;
 pub mod orphans;
 
 use crate::core::disk::item::Answer;
