@@ -80,7 +80,7 @@ struct Habit {
 /// Look-ups between two looks at how often keys come again.
 const WINDOW: u32 = 4096;
 /// Before so many different keys, rare repeats say little.
-const MANY: u64 = 32 * 1024;
+const MANY: u64 = 8 * 1024;
 /// Look-ups that are then not remembered, before that is tried again.
 const PASS_OVER: u32 = 4 * WINDOW;
 /// Look-ups before the size of the table is asked for.

@@ -19,9 +19,12 @@ pub struct Waiting {
     pub expires_at: Micros,
 }
 
+// Digest by digest: after an import the planner may take the service for one without answers, and would read all of them.
 static WAITING: Statement = Statement {
-    sql: "SELECT o.digest, o.migration, o.fetched_at, o.expires_at FROM @extschema@.enrichment_orphan o
-        WHERE o.service = $1 AND o.digest = ANY ($2) ORDER BY o.digest, o.fetched_at FOR UPDATE",
+    sql: "SELECT o.digest, o.migration, o.fetched_at, o.expires_at
+        FROM (SELECT DISTINCT u AS d FROM pg_catalog.unnest($2) u ORDER BY u) n
+        CROSS JOIN LATERAL (SELECT y.digest, y.migration, y.fetched_at, y.expires_at FROM @extschema@.enrichment_orphan y
+            WHERE y.service = $1 AND y.digest = n.d ORDER BY y.fetched_at FOR UPDATE) o",
     args: &[TEXTOID, BYTEAARRAYOID],
 };
 

@@ -84,9 +84,12 @@ pub fn standing(service: &str, digests: Vec<&[u8]>) -> Result<HashMap<Digest, Mi
     Ok(found)
 }
 
+// Digest by digest: after an import the planner may take the service for one without answers, and would read all of them.
 static FIND: Statement = Statement {
-    sql: "SELECT o.payload::pg_catalog.text, o.ranges, o.fetched_at, o.expires_at, o.altered FROM @extschema@.enrichment_orphan o
-        WHERE o.service OPERATOR(pg_catalog.=) $1 AND o.digest OPERATOR(pg_catalog.=) ANY ($2)
+    sql:
+        "SELECT o.payload::pg_catalog.text, o.ranges, o.fetched_at, o.expires_at, o.altered FROM pg_catalog.unnest($2) d
+        CROSS JOIN LATERAL (SELECT y.* FROM @extschema@.enrichment_orphan y
+            WHERE y.service OPERATOR(pg_catalog.=) $1 AND y.digest OPERATOR(pg_catalog.=) d OFFSET 0) o
         ORDER BY o.fetched_at DESC LIMIT 1",
     args: &[TEXTOID, BYTEAARRAYOID],
 };
