@@ -79,7 +79,9 @@ macro_rules! all_sql {
 
 static ALL: Statement = Statement {
     sql: all_sql!(
-        "EXISTS (SELECT FROM @extschema@.enrichment_orphan o WHERE o.service OPERATOR(pg_catalog.=) s.name)",
+        // the first behind a name, by the index: EXISTS would read all of them where a service has none
+        "coalesce((SELECT o.service OPERATOR(pg_catalog.=) s.name FROM @extschema@.enrichment_orphan o
+            WHERE o.service OPERATOR(pg_catalog.>=) s.name ORDER BY o.service LIMIT 1), false)",
         "EXISTS (SELECT FROM @extschema@.enrichment_source a WHERE s.name OPERATOR(pg_catalog.=) ANY (a.services))"
     ),
     args: &[],
