@@ -89,6 +89,10 @@ pub enum Error {
     TooManyWaiting {
         places: usize,
     },
+    /// The system gives the server no further thread, or the one it gave broke down.
+    NoThread {
+        why: String,
+    },
     /// A statement of ours that failed inside PostgreSQL.
     Statement {
         sqlstate: String,
@@ -141,6 +145,7 @@ impl Error {
             Error::NotInstalled => "extension \"enrichment_cache\" is not installed in this database".to_owned(),
             Error::NotServed { .. } => "no enrichment worker serves this database".to_owned(),
             Error::TooManyWaiting { places } => format!("more than {places} sessions wait for answers of providers"),
+            Error::NoThread { .. } => "files cannot be used without a thread".to_owned(),
             Error::Statement { message, .. } => message.clone(),
             Error::Other { message, .. } => message.clone(),
         }
@@ -151,7 +156,7 @@ impl Error {
         match self {
             Error::KeyNotValid { why, .. } => Some(sentence(&format!("The key {why}"))),
             Error::KeyNotEligible { why, .. } => Some(sentence(&format!("The key is {why}"))),
-            Error::InvalidRules { why, .. } | Error::Json { why } | Error::NotServed { why } => Some(sentence(why)),
+            Error::InvalidRules { why, .. } | Error::Json { why } | Error::NotServed { why } | Error::NoThread { why } => Some(sentence(why)),
             Error::Statement { sqlstate, .. } => Some(format!("SQLSTATE {sqlstate}.")),
             Error::QueueFull { limit, length, added, .. } => Some(format!(
                 "It holds {length} requests and may hold {limit} (enrichment_cache.max_queue); {added} more were asked for."
@@ -201,6 +206,9 @@ impl Error {
             Error::NotServed { .. } => "Look at enrichment_worker and enrich_health() for the reason.".to_owned(),
             Error::TooManyWaiting { .. } => {
                 "Use enrich_request, which does not wait, or enrich_get for what is cached.".to_owned()
+            }
+            Error::NoThread { .. } => {
+                "Look at what the operating system allows the server of processes and memory, and try again.".to_owned()
             }
             Error::Statement { .. } => return None,
             Error::Other { hint, .. } => return hint.clone(),

@@ -45,6 +45,7 @@ fn sqlstate(error: &Error) -> Code {
         | Error::InvalidRules { .. } => Code::ERRCODE_INVALID_PARAMETER_VALUE,
         Error::PayloadTooLarge { .. } => Code::ERRCODE_PROGRAM_LIMIT_EXCEEDED,
         Error::TooManyWaiting { .. } | Error::QueueFull { .. } => Code::ERRCODE_CONFIGURATION_LIMIT_EXCEEDED,
+        Error::NoThread { .. } => Code::ERRCODE_INSUFFICIENT_RESOURCES,
         Error::NotPreloaded { .. } | Error::NotServed { .. } | Error::InRecovery { .. } => {
             Code::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE
         }

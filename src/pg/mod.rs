@@ -2,6 +2,7 @@
 
 use pgrx::prelude::*;
 
+mod areas;
 mod backlog;
 mod bind;
 mod budgets;
@@ -51,8 +52,7 @@ pub extern "C-unwind" fn _PG_init() {
     if preloading {
         shmem::init();
         budgets::init();
-        tally::init();
-        probe::places::init();
+        areas::init();
         trials::init();
         disk::init();
         worker::init();

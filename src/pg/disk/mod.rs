@@ -225,8 +225,9 @@ pub fn patiently<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -
         pgrx::check_for_interrupts!();
     });
     done.map_err(|why| match why {
-        Unanswered::Failed(why) => Error::other(format!("files cannot be used: {why}")),
-        Unanswered::TooLong => Error::other("files cannot be used"),
+        Unanswered::Failed(why) => Error::NoThread { why },
+        // there is no limit that could have been passed
+        Unanswered::TooLong => Error::NoThread { why: "it has not answered".to_owned() },
     })
 }
 

@@ -1,15 +1,8 @@
 //! Rows on their way into the processor's cache: of many that are read one after the other, each would be waited for.
 
+use super::places::block_of;
+use super::server::PrefetchBuffer;
 use pgrx::pg_sys;
-
-unsafe extern "C-unwind" {
-    // The server's own functions, called behind the guard of the scan.
-    fn PrefetchBuffer(
-        relation: pg_sys::Relation,
-        fork: pg_sys::ForkNumber::Type,
-        block: pg_sys::BlockNumber,
-    ) -> pg_sys::PrefetchBufferResult;
-}
 
 /// The place of no row.
 pub const NOWHERE: Place = Place { ip_blkid: pg_sys::BlockIdData { bi_hi: u16::MAX, bi_lo: u16::MAX }, ip_posid: 0 };
@@ -37,7 +30,7 @@ pub unsafe fn fetch(table: pg_sys::Relation, places: &[Place]) {
         if place.ip_posid == 0 {
             continue;
         }
-        let block = u32::from(place.ip_blkid.bi_hi) << 16 | u32::from(place.ip_blkid.bi_lo);
+        let block = block_of(place);
         // SAFETY: the caller's claim; the blocks of shared buffers lie one behind the other.
         unsafe {
             let found = PrefetchBuffer(table, pg_sys::ForkNumber::MAIN_FORKNUM, block);

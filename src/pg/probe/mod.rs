@@ -11,6 +11,7 @@ pub mod places;
 mod preload;
 mod run;
 mod scan;
+mod server;
 pub mod site;
 pub mod target;
 

@@ -6,60 +6,16 @@
 
 use super::places::{self, Place};
 use super::scan::Found;
+use super::server::{
+    index_beginscan, index_close, index_endscan, index_fetch_heap, index_getnext_tid, index_open, index_rescan,
+    relation_close, relation_open, slot_getsomeattrs_int, table_slot_create, ExecDropSingleTupleTableSlot,
+    LockRelationOid, ScanKeyInit,
+};
 use super::target::{self, Target};
 use crate::core::key::MAX_KEY;
 use crate::pg::lone::{self, Lone};
 use pgrx::pg_sys;
 use std::mem::MaybeUninit;
-
-unsafe extern "C-unwind" {
-    // The server's own functions, called in two groups behind one guard each.
-    fn LockRelationOid(relation: pg_sys::Oid, mode: pg_sys::LOCKMODE);
-    fn relation_open(relation: pg_sys::Oid, mode: pg_sys::LOCKMODE) -> pg_sys::Relation;
-    fn relation_close(relation: pg_sys::Relation, mode: pg_sys::LOCKMODE);
-    fn index_open(relation: pg_sys::Oid, mode: pg_sys::LOCKMODE) -> pg_sys::Relation;
-    fn index_close(relation: pg_sys::Relation, mode: pg_sys::LOCKMODE);
-    fn table_slot_create(heap: pg_sys::Relation, registry: *mut *mut pg_sys::List) -> *mut pg_sys::TupleTableSlot;
-    fn ExecDropSingleTupleTableSlot(slot: *mut pg_sys::TupleTableSlot);
-    fn ScanKeyInit(
-        key: pg_sys::ScanKey,
-        column: pg_sys::AttrNumber,
-        strategy: pg_sys::StrategyNumber,
-        function: pg_sys::RegProcedure,
-        argument: pg_sys::Datum,
-    );
-    #[cfg(not(feature = "pg18"))]
-    fn index_beginscan(
-        heap: pg_sys::Relation,
-        index: pg_sys::Relation,
-        snapshot: pg_sys::Snapshot,
-        keys: core::ffi::c_int,
-        orders: core::ffi::c_int,
-    ) -> pg_sys::IndexScanDesc;
-    #[cfg(feature = "pg18")]
-    fn index_beginscan(
-        heap: pg_sys::Relation,
-        index: pg_sys::Relation,
-        snapshot: pg_sys::Snapshot,
-        instrument: *mut core::ffi::c_void,
-        keys: core::ffi::c_int,
-        orders: core::ffi::c_int,
-    ) -> pg_sys::IndexScanDesc;
-    fn index_rescan(
-        scan: pg_sys::IndexScanDesc,
-        keys: pg_sys::ScanKey,
-        nkeys: core::ffi::c_int,
-        orderbys: pg_sys::ScanKey,
-        norderbys: core::ffi::c_int,
-    );
-    fn index_getnext_tid(
-        scan: pg_sys::IndexScanDesc,
-        direction: pg_sys::ScanDirection::Type,
-    ) -> *mut pg_sys::ItemPointerData;
-    fn index_fetch_heap(scan: pg_sys::IndexScanDesc, slot: *mut pg_sys::TupleTableSlot) -> bool;
-    fn index_endscan(scan: pg_sys::IndexScanDesc);
-    fn slot_getsomeattrs_int(slot: *mut pg_sys::TupleTableSlot, attnum: core::ffi::c_int);
-}
 
 /// Whether this transaction has made such a look-up.
 static MADE: Lone<bool> = Lone::new(false);

@@ -7,19 +7,12 @@
 //! atomic load or store; two processes that write at once leave one of two true hints. SERIALIZABLE goes by the index, for its
 //! predicate locks.
 
+use super::server::RelationGetNumberOfBlocksInFork;
+use crate::pg::areas::Part;
 use crate::pg::gucs;
 use pgrx::pg_sys;
-use pgrx::prelude::*;
 use std::hash::{DefaultHasher, Hasher};
 use std::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering::*};
-
-unsafe extern "C-unwind" {
-    // The server's own function, called behind its callers' guards.
-    fn RelationGetNumberOfBlocksInFork(
-        relation: pg_sys::Relation,
-        fork: pg_sys::ForkNumber::Type,
-    ) -> pg_sys::BlockNumber;
-}
 
 /// Hints that a key may stand in.
 const WAYS: usize = 4;
@@ -31,58 +24,17 @@ type Bucket = [AtomicU64; WAYS];
 
 static BUCKETS: AtomicPtr<Bucket> = AtomicPtr::new(core::ptr::null_mut());
 static COUNT: AtomicUsize = AtomicUsize::new(0);
-static mut NEXT_REQUEST: pg_sys::shmem_request_hook_type = None;
-static mut NEXT_STARTUP: pg_sys::shmem_startup_hook_type = None;
 
-/// Reserves the memory; only while the library is being preloaded.
-pub fn init() {
-    // SAFETY: the postmaster loads libraries one after the other, before there is any other process.
-    unsafe {
-        NEXT_REQUEST = pg_sys::shmem_request_hook;
-        pg_sys::shmem_request_hook = Some(request);
-        NEXT_STARTUP = pg_sys::shmem_startup_hook;
-        pg_sys::shmem_startup_hook = Some(startup);
-    }
-}
+/// What is reserved of shared memory.
+pub const PART: Part = Part { name: c"enrichment_cache places", size: || buckets() * size_of::<Bucket>(), take };
 
 fn buckets() -> usize {
     gucs::lookup_cache_size() / size_of::<Bucket>()
 }
 
-#[pg_guard]
-unsafe extern "C-unwind" fn request() {
-    // SAFETY: the place PostgreSQL calls for such requests; the next module's turn comes first.
-    unsafe {
-        if let Some(next) = NEXT_REQUEST {
-            next();
-        }
-        if buckets() > 0 {
-            pg_sys::RequestAddinShmemSpace(buckets() * size_of::<Bucket>());
-        }
-    }
-}
-
-#[pg_guard]
-unsafe extern "C-unwind" fn startup() {
-    // SAFETY: runs in the postmaster, before any other process can look. A restart after a crash comes here again, with
-    // new memory.
-    unsafe {
-        if let Some(next) = NEXT_STARTUP {
-            next();
-        }
-        let size = buckets() * size_of::<Bucket>();
-        if size == 0 {
-            return;
-        }
-        let mut found = false;
-        let name = c"enrichment_cache places".as_ptr();
-        let area: *mut Bucket = pg_sys::ShmemInitStruct(name, size, &mut found).cast();
-        if !found {
-            core::ptr::write_bytes(area.cast::<u8>(), 0, size);
-        }
-        COUNT.store(buckets(), Relaxed);
-        BUCKETS.store(area, Release);
-    }
+unsafe fn take(memory: *mut u8, _fresh: bool) {
+    COUNT.store(buckets(), Relaxed);
+    BUCKETS.store(memory.cast(), Release);
 }
 
 /// What is remembered of one key of this database.
@@ -151,7 +103,8 @@ impl Place {
     }
 }
 
-fn block_of(at: &pg_sys::ItemPointerData) -> u32 {
+/// The page of a place.
+pub fn block_of(at: &pg_sys::ItemPointerData) -> u32 {
     u32::from(at.ip_blkid.bi_hi) << 16 | u32::from(at.ip_blkid.bi_lo)
 }
 

@@ -2,20 +2,11 @@
 //! sees what the query's snapshot sees, as a sequential scan in the query would.
 
 use super::scan::{As, Found};
+use super::server::{heap_getnextslot, slot_getsomeattrs_int};
 use super::target::{self, Column, Target};
 use crate::core::error::Error;
 use crate::pg::lone;
 use pgrx::pg_sys;
-
-unsafe extern "C-unwind" {
-    // The server's own functions, called in groups behind one guard.
-    fn heap_getnextslot(
-        scan: pg_sys::TableScanDesc,
-        direction: pg_sys::ScanDirection::Type,
-        slot: *mut pg_sys::TupleTableSlot,
-    ) -> bool;
-    fn slot_getsomeattrs_int(slot: *mut pg_sys::TupleTableSlot, attnum: core::ffi::c_int);
-}
 
 /// After how many look-ups that found nothing remembered a pass costs no more than they did; `None` where no pass is to be
 /// made: SQL has to be asked, or this transaction would conflict with every writer of the table.

@@ -4,25 +4,9 @@
 use super::ahead;
 use super::places::{self, Place};
 use super::scan::{next, opened, rest, row_at, As, Found, Scan, BUSY, KEYS};
+use super::server::{index_getnext_tid, index_rescan, MemoryContextAlloc, ProcessInterrupts};
 use super::target::Target;
 use pgrx::pg_sys;
-
-unsafe extern "C-unwind" {
-    // The server's own functions, called behind the guard of a run.
-    fn index_rescan(
-        scan: pg_sys::IndexScanDesc,
-        keys: pg_sys::ScanKey,
-        nkeys: core::ffi::c_int,
-        orderbys: pg_sys::ScanKey,
-        norderbys: core::ffi::c_int,
-    );
-    fn index_getnext_tid(
-        scan: pg_sys::IndexScanDesc,
-        direction: pg_sys::ScanDirection::Type,
-    ) -> *mut pg_sys::ItemPointerData;
-    fn ProcessInterrupts();
-    fn MemoryContextAlloc(memory: pg_sys::MemoryContext, size: pg_sys::Size) -> *mut core::ffi::c_void;
-}
 
 /// So many keys are looked for in the index before the first of their rows is read.
 const AHEAD: usize = ahead::MOST;
@@ -47,21 +31,23 @@ pub fn each(
         pg_sys::ffi::pg_guard_ffi_boundary(|| {
             for some in keys.chunks(AHEAD) {
                 let mut at = [ahead::NOWHERE; AHEAD];
-                for (key, place) in some.iter().zip(&mut at) {
+                let mut places = [const { None }; AHEAD];
+                for ((key, place), hint) in some.iter().zip(&mut at).zip(&mut places) {
                     served();
-                    let remembered = Place::of(service, key).and_then(|place| place.known());
+                    *hint = Place::of(service, key);
+                    let remembered = hint.as_ref().and_then(Place::known);
                     *place = match remembered.filter(|place| places::exists(scan.heap, place)) {
                         Some(place) => place,
-                        None => first(scan, service, key),
+                        None => first(scan, service, key, hint.as_ref()),
                     };
                 }
                 ahead::fetch(scan.heap, &at[..some.len()]);
-                for (key, place) in some.iter().zip(&at) {
+                for ((key, place), hint) in some.iter().zip(&at).zip(&places) {
                     let mut found = place.ip_posid != 0 && row_at(scan, place) && scan.found().is_of(service, key);
                     if !found && place.ip_posid != 0 {
                         // what stands there is gone, not there yet, or another's: look at all entries of the key
                         scan.ask(service, key);
-                        found = next(scan, Place::of(service, key).as_ref());
+                        found = next(scan, hint.as_ref());
                     }
                     done += 1;
                     let go_on = each(found.then_some(scan.found()).as_ref());
@@ -89,7 +75,7 @@ unsafe fn served() {
 }
 
 /// Where the first entry of a key in the index points to; remembered.
-unsafe fn first(scan: &mut Scan, service: &str, key: &str) -> pg_sys::ItemPointerData {
+unsafe fn first(scan: &mut Scan, service: &str, key: &str, hint: Option<&Place>) -> pg_sys::ItemPointerData {
     // SAFETY: as `next`.
     unsafe {
         scan.ask(service, key);
@@ -97,9 +83,7 @@ unsafe fn first(scan: &mut Scan, service: &str, key: &str) -> pg_sys::ItemPointe
         let place = index_getnext_tid(scan.scan, pg_sys::ScanDirection::ForwardScanDirection);
         let place = if place.is_null() { ahead::NOWHERE } else { *place };
         index_rescan(scan.scan, core::ptr::null_mut(), KEYS as i32, core::ptr::null_mut(), 0);
-        if let Some(remembered) = Place::of(service, key) {
-            remembered.note(place);
-        }
+        hint.iter().for_each(|hint| hint.note(place));
         place
     }
 }

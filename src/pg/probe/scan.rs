@@ -8,27 +8,10 @@
 //! comes next drops what is left.
 
 use super::places::{self, Place};
+use super::server::{index_fetch_heap, index_getnext_tid, index_rescan, slot_getsomeattrs_int};
 use super::target::{self, Column, Target};
 use crate::pg::lone::{self, Lone};
 use pgrx::pg_sys;
-
-unsafe extern "C-unwind" {
-    // The server's own functions, not pgrx's guarded ones: they are called in groups behind one guard, which is a tenth
-    // of a look-up's time.
-    fn index_rescan(
-        scan: pg_sys::IndexScanDesc,
-        keys: pg_sys::ScanKey,
-        nkeys: core::ffi::c_int,
-        orderbys: pg_sys::ScanKey,
-        norderbys: core::ffi::c_int,
-    );
-    fn index_getnext_tid(
-        scan: pg_sys::IndexScanDesc,
-        direction: pg_sys::ScanDirection::Type,
-    ) -> *mut pg_sys::ItemPointerData;
-    fn index_fetch_heap(scan: pg_sys::IndexScanDesc, slot: *mut pg_sys::TupleTableSlot) -> bool;
-    fn slot_getsomeattrs_int(slot: *mut pg_sys::TupleTableSlot, attnum: core::ffi::c_int);
-}
 
 /// Service and key.
 pub(super) const KEYS: usize = 2;
@@ -73,8 +56,7 @@ impl Found<'_> {
     /// The page the row stands in.
     pub fn block(&self) -> u32 {
         // SAFETY: a filled slot has the place of its row.
-        let id = unsafe { (*self.slot).tts_tid.ip_blkid };
-        u32::from(id.bi_hi) << 16 | u32::from(id.bi_lo)
+        places::block_of(&unsafe { (*self.slot).tts_tid })
     }
 
     /// Whether it is the row of this key.

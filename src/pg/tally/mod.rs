@@ -8,10 +8,9 @@
 
 mod ring;
 
+use crate::pg::areas::Part;
 use crate::pg::lone::{self, Lone};
 use crate::pg::{gucs, shmem, wake};
-use pgrx::pg_sys;
-use pgrx::prelude::*;
 use ring::Ring;
 pub use ring::Touch;
 use shmem::Text;
@@ -52,8 +51,6 @@ struct Place {
 }
 
 static AREA: AtomicPtr<Area> = AtomicPtr::new(core::ptr::null_mut());
-static mut NEXT_REQUEST: pg_sys::shmem_request_hook_type = None;
-static mut NEXT_STARTUP: pg_sys::shmem_startup_hook_type = None;
 
 thread_local! {
     static KNOWN: RefCell<Vec<(Box<str>, usize)>> = const { RefCell::new(Vec::new()) };
@@ -61,45 +58,16 @@ thread_local! {
 
 static MY_RING: Lone<usize> = Lone::new(0);
 
-/// Reserves the memory; only while the library is being preloaded.
-pub fn init() {
-    // SAFETY: the postmaster loads libraries one after the other, before there is any other process.
-    unsafe {
-        NEXT_REQUEST = pg_sys::shmem_request_hook;
-        pg_sys::shmem_request_hook = Some(request);
-        NEXT_STARTUP = pg_sys::shmem_startup_hook;
-        pg_sys::shmem_startup_hook = Some(startup);
-    }
-}
+/// What is reserved of shared memory.
+pub const PART: Part = Part { name: c"enrichment_cache look-ups", size: size_of::<Area>, take };
 
-#[pg_guard]
-unsafe extern "C-unwind" fn request() {
-    // SAFETY: the place PostgreSQL calls for such requests; the next module's turn comes first.
-    unsafe {
-        if let Some(next) = NEXT_REQUEST {
-            next();
-        }
-        pg_sys::RequestAddinShmemSpace(size_of::<Area>());
+unsafe fn take(memory: *mut u8, fresh: bool) {
+    let area = memory.cast::<Area>();
+    if fresh {
+        // SAFETY: memory of this size, all zero, which is a value of each of its fields.
+        unsafe { (*area).rings.iter().for_each(Ring::init) };
     }
-}
-
-#[pg_guard]
-unsafe extern "C-unwind" fn startup() {
-    // SAFETY: runs in the postmaster, before any other process can look. A restart after a crash comes here again, with
-    // new memory.
-    unsafe {
-        if let Some(next) = NEXT_STARTUP {
-            next();
-        }
-        let mut found = false;
-        let area: *mut Area =
-            pg_sys::ShmemInitStruct(c"enrichment_cache look-ups".as_ptr(), size_of::<Area>(), &mut found).cast();
-        if !found {
-            core::ptr::write_bytes(area.cast::<u8>(), 0, size_of::<Area>());
-            (*area).rings.iter().for_each(Ring::init);
-        }
-        AREA.store(area, Release);
-    }
+    AREA.store(area, Release);
 }
 
 fn area() -> Option<&'static Area> {

@@ -1,7 +1,8 @@
 //! Answers to calls that go out together are written together; what only waits for its turn holds nothing up.
 
-use crate::support::{self, address, own_cluster, Base};
+use crate::support::{self, address, ask, own_cluster, same, Base, SOON};
 use std::sync::Arc;
+use testbed::wait_until;
 
 const KEYS: u32 = 20;
 const FILLED: &str = "SELECT count(*) FROM visits WHERE answers ?& '{dshield,spur}'";
@@ -48,4 +49,27 @@ fn requests_that_wait_for_a_limit_hold_no_row_up() {
     base.wait_for("SELECT count(*) FROM visits WHERE answers ? 'dshield'", i64::from(KEYS));
     let waiting = "SELECT count(*) FROM enrichment_queue WHERE service = 'spur' AND state = 'waiting'";
     assert_eq!(base.one::<i64>(waiting), i64::from(KEYS - 1));
+}
+
+#[test]
+fn a_server_that_is_killed_with_calls_under_way_leaves_no_row_waiting_for_them() {
+    let base = Base::in_cluster(&Arc::new(own_cluster("held_killed")), "held_killed", &["--limits", "none"]);
+    base.cluster.set("enrichment_cache.concurrency", "64");
+    // longer than the test takes
+    base.sandbox.set_latency("spur", 600_000);
+    attached(&base);
+    base.run("SELECT enrich_attach('visits', 'ip', '{dshield,spur}', 'answers')");
+    base.wait_for(CACHED, i64::from(KEYS));
+    let open = "SELECT count(*) FROM enrichment_queue WHERE service = 'spur' AND state = 'in_flight'";
+    base.wait_for(open, i64::from(KEYS));
+    // so that what is given back is not asked for again
+    base.run("UPDATE enrichment_service SET enabled = false WHERE name = 'spur'");
+    let worker = base.worker();
+    let killed = std::process::Command::new("kill").args(["-9", &worker.to_string()]).status();
+    assert!(killed.is_ok_and(|status| status.success()));
+    wait_until("the rows to be written after the restart", SOON, || {
+        let mut client = base.cluster.try_client(&base.name).map_err(|why| why.to_string())?;
+        same(ask::<i64>(&mut client, "SELECT count(*) FROM visits WHERE answers ? 'dshield'")?, &i64::from(KEYS))
+    });
+    assert_eq!(base.one::<i64>(open), 0);
 }
