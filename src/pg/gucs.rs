@@ -169,7 +169,7 @@ pub fn init(preloading: bool) {
     GucRegistry::define_int_guc(
         c"enrichment_cache.memo_size",
         c"Most memory that one call of enrich_get in a query may use to remember answers (0 = none).",
-        c"Each call in the text of a query, and each parallel worker, has its own; it is given back with the query.",
+        c"Each call in the text of a query has its own; parallel workers share one in dynamic shared memory, and have their own beside it. It is given back with the query.",
         &MEMO_SIZE,
         0,
         i32::MAX,

@@ -51,6 +51,7 @@ pub extern "C-unwind" fn _PG_init() {
     hooks::init();
     if preloading {
         shmem::init();
+        probe::together::group::init();
         budgets::init();
         areas::init();
         trials::init();

@@ -19,7 +19,7 @@ pub const WAITING: usize = 512;
 pub const LANES: usize = 256;
 
 /// A text of at most `N` bytes, cut at a character's border.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Text<const N: usize> {
     length: u16,
     bytes: [u8; N],

@@ -60,8 +60,8 @@ pub fn measure(bed: &mut Bed) -> Result<Findings> {
     let mut findings = Findings::default();
     findings.say(
         "The queries over all sessions of the section before, with `max_parallel_workers_per_gather` 0, 1 and 2 and \
-         `parallel_leader_participation = off`; the number of workers was checked in the plans. Each worker remembers answers for \
-         itself: what two of them meet, both look up. With `memo_size = 0` nothing is remembered.",
+         `parallel_leader_participation = off`; the number of workers was checked in the plans. Workers remember answers \
+         together: what two of them meet, one looks up. With `memo_size = 0` nothing is remembered.",
     );
     let mut table = Table::of("", "ns a row", &measured, &[]);
     table.columns.push("× speed of one worker".to_string());

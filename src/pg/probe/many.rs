@@ -58,7 +58,8 @@ pub fn fresh(service: &str, keys: &[&str], rows: Rows) -> Result<(), Error> {
         if let Some((key, range)) = packed {
             put_values(rows, key, ranges::expand(range));
         }
-        touched.drain(..).for_each(|row: Row| tally::touch(row.id, row.block, 1));
+        let mut touches = tally::Touches::default();
+        touched.drain(..).for_each(|row: Row| touches.row(row.id, row.block, 1));
     }
     Ok(())
 }

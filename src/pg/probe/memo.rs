@@ -1,7 +1,7 @@
 //! What one call site of `enrich_get` remembers within a statement: answers by the key as it was given.
 //!
 //! Keys, answers and what belongs to them lie in blocks of a memory context that the statement's context takes along;
-//! a table of pointers finds them. A result is handed out as it lies here: whoever keeps it beyond the next row copies
+//! a table of pointers finds them. An answer that the query's other processes have too lies in memory that they share. A result is handed out as it lies here: whoever keeps it beyond the next row copies
 //! it, as with any function's result. When the memory it may take is used up, the oldest block makes room.
 
 use crate::pg::tally;
@@ -12,7 +12,7 @@ use std::hash::{BuildHasher, Hasher};
 const SMALLEST_BLOCK: usize = 8 * 1024;
 const LARGEST_BLOCK: usize = 16 * 1024 * 1024;
 /// Larger answers are not remembered.
-const LARGEST_ANSWER: usize = 1024 * 1024;
+pub const LARGEST_ANSWER: usize = 1024 * 1024;
 /// Blocks from this size on are worth the processor's large pages: what is looked up at random then misses its table of
 /// pages less often.
 const LARGE_PAGES_FROM: usize = 4 * 1024 * 1024;
@@ -24,11 +24,13 @@ struct Entry {
     hash: u64,
     /// The row's id; 0 for what has no row.
     row: i64,
+    /// Null when there is none.
+    answer: *mut u8,
     block: u32,
     /// Look-ups since the last time they were reported.
     hits: u32,
     key_length: u32,
-    /// Bytes of the answer; `NONE` when there is none.
+    /// Bytes of the answer that lie behind the key.
     length: u32,
     /// Which service was asked, in the call site's own numbering.
     service: u32,
@@ -36,9 +38,7 @@ struct Entry {
     hit: u32,
 }
 
-const NONE: u32 = u32::MAX;
-
-/// An entry begins with a line of the processor's cache: what is compared, up to an address of 24 bytes, lies in that one.
+/// An entry begins with a line of the processor's cache: what is compared, up to an address of 16 bytes, lies in that one.
 const LINE: usize = 64;
 
 /// What is remembered of an answer beside its bytes.
@@ -46,6 +46,13 @@ const LINE: usize = 64;
 pub struct Row {
     pub id: i64,
     pub block: u32,
+}
+
+/// An answer where it lies, `None` if there is none; what came from a row is a hit.
+#[derive(Clone, Copy)]
+pub struct Answer {
+    pub answer: Option<*mut u8>,
+    pub row: Option<Row>,
 }
 
 struct Block {
@@ -103,8 +110,8 @@ impl Memo {
                 |known: &Known| known.hash == hash && (*known.entry).service == service && key_of(known.entry) == key;
             let entry = self.table.find(hash, same)?.entry;
             (*entry).hits += 1;
-            let answer = ((*entry).length != NONE).then(|| pg_sys::Datum::from(answer_of(entry)));
-            Some((answer, (*entry).hit != 0))
+            let answer = (*entry).answer;
+            Some(((!answer.is_null()).then(|| pg_sys::Datum::from(answer)), (*entry).hit != 0))
         }
     }
 
@@ -125,7 +132,22 @@ impl Memo {
         let hash = self.hash(service, key);
         let start = self.place(size, limit)?;
         // SAFETY: as `write` says.
-        unsafe { self.write(start, hash, (service, key), answer, row, 1) }
+        Some(unsafe { self.write(start, hash, (service, key), answer, row, 1) })
+    }
+
+    /// Remembers where an answer lies that outlives what is remembered, and was counted for this look-up.
+    pub fn point(&mut self, (service, key): (u32, &[u8]), found: Answer, limit: usize) {
+        let size = line(size_of::<Entry>() + round(key.len()));
+        let hash = self.hash(service, key);
+        if size > limit / 8 {
+            return;
+        }
+        let Some(start) = self.place(size, limit) else { return };
+        // SAFETY: as `write` says; the answer is not copied, so it has no bytes here.
+        unsafe {
+            self.write(start, hash, (service, key), None, found.row, 0);
+            (*start.cast::<Entry>()).answer = found.answer.unwrap_or_default();
+        }
     }
 
     /// Brings in a row that nobody has asked for yet; false when there is no room without taking it from others.
@@ -180,20 +202,22 @@ impl Memo {
         answer: Option<&[u8]>,
         row: Option<Row>,
         hits: u32,
-    ) -> Option<Option<pg_sys::Datum>> {
+    ) -> Option<pg_sys::Datum> {
         // SAFETY: `place` gives `size` bytes, aligned to 8.
         unsafe {
             let entry = start.cast::<Entry>();
             let Row { id, block } = row.unwrap_or(Row { id: 0, block: 0 });
-            let length = answer.map_or(NONE, |answer| answer.len() as u32);
+            let length = answer.map_or(0, |answer| answer.len() as u32);
             let (key_length, hit) = (key.len() as u32, u32::from(row.is_some()));
-            entry.write(Entry { hash, row: id, block, hits, key_length, length, service, hit });
+            let own = start.add(size_of::<Entry>() + round(key.len()));
+            let place = answer.map_or(core::ptr::null_mut(), |_| own);
+            entry.write(Entry { hash, row: id, answer: place, block, hits, key_length, length, service, hit });
             core::ptr::copy_nonoverlapping(key.as_ptr(), entry.add(1).cast(), key.len());
             if let Some(answer) = answer {
-                core::ptr::copy_nonoverlapping(answer.as_ptr(), answer_of(entry), answer.len());
+                core::ptr::copy_nonoverlapping(answer.as_ptr(), own, answer.len());
             }
             self.table.insert_unique(hash, Known { hash, entry }, |known| known.hash);
-            Some(answer.map(|_| pg_sys::Datum::from(answer_of(entry))))
+            answer.map(|_| pg_sys::Datum::from(own))
         }
     }
 
@@ -254,8 +278,9 @@ impl Memo {
     fn evict(&mut self, block: &Block) {
         self.complete = 0;
         let table = &mut self.table;
+        let mut touches = tally::Touches::default();
         each(block, |entry| {
-            report(entry);
+            report(entry, &mut touches);
             // SAFETY: an entry of a block in use.
             let hash = unsafe { (*entry).hash };
             if let Ok(found) = table.find_entry(hash, |other| core::ptr::eq(other.entry, entry)) {
@@ -283,7 +308,8 @@ impl Memo {
 
     /// Reports which rows were looked up, and how often since the last time.
     pub fn report(&self) {
-        self.blocks.iter().for_each(|block| each(block, report));
+        let mut touches = tally::Touches::default();
+        self.blocks.iter().for_each(|block| each(block, |entry| report(entry, &mut touches)));
     }
 }
 
@@ -303,18 +329,18 @@ fn each(block: &Block, mut work: impl FnMut(*mut Entry)) {
         // SAFETY: entries lie one behind the other, as `put` wrote them.
         unsafe {
             let entry = block.start.add(at).cast::<Entry>();
-            let length = if (*entry).length == NONE { 0 } else { (*entry).length as usize };
-            at += line(size_of::<Entry>() + round((*entry).key_length as usize) + round(length));
+            let (key, answer) = ((*entry).key_length as usize, (*entry).length as usize);
+            at += line(size_of::<Entry>() + round(key) + round(answer));
             work(entry);
         }
     }
 }
 
-fn report(entry: *mut Entry) {
+fn report(entry: *mut Entry, touches: &mut tally::Touches) {
     // SAFETY: an entry of a block in use.
     let entry = unsafe { &mut *entry };
     if entry.row != 0 && entry.hits > 0 {
-        tally::touch(entry.row, entry.block, entry.hits);
+        touches.row(entry.row, entry.block, entry.hits);
     }
     entry.hits = 0;
 }
@@ -322,9 +348,4 @@ fn report(entry: *mut Entry) {
 unsafe fn key_of<'a>(entry: *mut Entry) -> &'a [u8] {
     // SAFETY: the key stands right behind its entry.
     unsafe { core::slice::from_raw_parts(entry.add(1).cast(), (*entry).key_length as usize) }
-}
-
-unsafe fn answer_of(entry: *mut Entry) -> *mut u8 {
-    // SAFETY: the answer stands behind the key.
-    unsafe { entry.add(1).cast::<u8>().add(round((*entry).key_length as usize)) }
 }

@@ -4,6 +4,7 @@
 mod ahead;
 pub mod answer;
 pub mod entry;
+mod habit;
 pub mod many;
 mod memo;
 mod once;
@@ -14,6 +15,7 @@ mod scan;
 mod server;
 pub mod site;
 pub mod target;
+pub mod together;
 
 use crate::core::error::Error;
 use crate::pg::encoding;

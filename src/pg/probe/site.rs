@@ -4,8 +4,11 @@
 //! of the memory context in which PostgreSQL keeps the call site itself. What is remembered holds as long as a new look-up
 //! could not find anything else: the same snapshot, command, transaction, user, table and registry.
 
-use super::memo::{Memo, Row};
-use super::target::Column;
+use super::habit::Habit;
+use super::memo::{Answer, Memo, Row};
+use super::together::group::Seen;
+use super::together::shared::{self, SharedMemo};
+use super::together::{self, Together};
 use super::{answer, preload, target};
 use crate::core::error::Error;
 use crate::core::key;
@@ -20,13 +23,10 @@ use std::borrow::Cow;
 use std::cell::RefCell;
 use std::sync::Arc;
 
-/// When what was remembered is true.
+/// When what was remembered is true. What this session's own transaction did is told apart by command and epoch.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Stamp {
-    xmin: pg_sys::TransactionId,
-    xmax: pg_sys::TransactionId,
-    running: (u32, i32, bool),
-    command: pg_sys::CommandId,
+    seen: Seen,
     epoch: u64,
     user: pg_sys::Oid,
     changes: (u64, u64),
@@ -40,16 +40,10 @@ thread_local! {
 }
 
 impl Stamp {
-    /// Two snapshots with the same bounds and the same number of running transactions see the same: transactions between
-    /// the bounds only ever end. What this session's own transaction did is told apart by command and epoch.
     fn of(snapshot: pg_sys::Snapshot) -> Self {
-        // SAFETY: the active snapshot is there as long as it is active.
-        let snapshot = unsafe { &*snapshot };
         Stamp {
-            xmin: snapshot.xmin,
-            xmax: snapshot.xmax,
-            running: (snapshot.xcnt, snapshot.subxcnt, snapshot.suboverflowed),
-            command: snapshot.curcid,
+            // SAFETY: the active snapshot is there as long as it is active.
+            seen: Seen::by(unsafe { &*snapshot }),
             epoch: EPOCH.get(),
             user: lone::user(),
             changes: (target::changes(), registry::generation()),
@@ -62,71 +56,7 @@ struct Known {
     service: Arc<Service>,
     counter: tally::Counter,
     habit: Habit,
-}
-
-/// What a call site has seen of its keys so far: whether they come again, and how many there are.
-#[derive(Default)]
-struct Habit {
-    remembered: u64,
-    looked_up: u64,
-    /// The same since the last look at them.
-    window: (u32, u32),
-    /// Look-ups that are not worth remembering.
-    pass_over: u32,
-    /// After so many look-ups all rows are brought in at once; not known before the first are made.
-    bring_in_after: Option<u64>,
-}
-
-/// Look-ups between two looks at how often keys come again.
-const WINDOW: u32 = 4096;
-/// Before so many different keys, rare repeats say little.
-const MANY: u64 = 8 * 1024;
-/// Look-ups that are then not remembered, before that is tried again.
-const PASS_OVER: u32 = 4 * WINDOW;
-/// Look-ups before the size of the table is asked for.
-const FEW: u64 = 64;
-
-impl Habit {
-    #[inline]
-    fn came_again(&mut self) {
-        self.remembered += 1;
-        self.window.0 += 1;
-    }
-
-    /// One more key that was not remembered; says whether it is worth it.
-    fn is_new(&mut self) -> bool {
-        self.looked_up += 1;
-        if self.pass_over > 0 {
-            self.pass_over -= 1;
-            return false;
-        }
-        self.window.1 += 1;
-        if self.window.1 >= WINDOW {
-            let (again, new) = std::mem::take(&mut self.window);
-            if self.looked_up > MANY && again < new / 50 {
-                self.pass_over = PASS_OVER;
-            }
-        }
-        true
-    }
-
-    /// Whether it is time to bring all rows in: keys come again, and enough of them were looked up one by one.
-    fn wants_all(&mut self) -> Result<bool, Error> {
-        if self.looked_up < FEW || self.remembered < self.looked_up / 20 {
-            return Ok(false);
-        }
-        let after = match self.bring_in_after {
-            Some(after) => after,
-            None => preload::worth_it_after()?.unwrap_or(u64::MAX),
-        };
-        self.bring_in_after = Some(after);
-        if self.looked_up < after {
-            return Ok(false);
-        }
-        // once, whatever comes of it
-        self.bring_in_after = Some(u64::MAX);
-        Ok(true)
-    }
+    together: Together,
 }
 
 struct Site {
@@ -185,8 +115,18 @@ pub fn get(fcinfo: pg_sys::FunctionCallInfo, service: &str, key: Given) -> Resul
     }
     site.enter(service)?;
     let known = &mut site.services[site.last];
-    let limit = gucs::memo_size();
+    let mut limit = gucs::memo_size();
+    let mut shared = None;
     if limit > 0 {
+        if !known.habit.passes_over() {
+            shared = known.together.memo(&stamp.seen, &known.service.name, known.habit.looked_up(), limit)?;
+        }
+        // a text that is found there is in normal form
+        if let (Some(memo), Given::Text(text)) = (shared, key) {
+            if let shared::Known::Answer(found) = memo.get(text.as_bytes()) {
+                return Ok(known.taken(found));
+            }
+        }
         if let Some((found, hit)) = site.memo.get(site.last as u32, key.bytes()) {
             match found {
                 // an answer without a row came from a file
@@ -198,13 +138,29 @@ pub fn get(fcinfo: pg_sys::FunctionCallInfo, service: &str, key: Given) -> Resul
         }
     }
     let Some(normal) = key.normal(&known.service) else { return Ok(None) };
-    let mut limit = limit;
     if limit > 0 {
+        if let Some(memo) = shared {
+            match memo.get(normal.as_bytes()) {
+                shared::Known::Answer(found) => {
+                    site.memo.point((site.last as u32, key.bytes()), found, limit);
+                    return Ok(known.taken(found));
+                }
+                shared::Known::Absent if !disk::may_answer(&known.service.name) => {
+                    known.counter.count(false);
+                    return Ok(None);
+                }
+                _ => (),
+            }
+        }
         if !site.memo.is_complete(site.last as u32) {
+            let looked_up = shared.map_or(known.habit.looked_up(), |memo| memo.looked_up(1));
             if !known.habit.is_new() {
                 limit = 0;
-            } else if encoding::is_utf8() && known.habit.wants_all()? {
-                bring_all_in(&mut site.memo, site.last as u32, &known.service, limit)?;
+            } else if encoding::is_utf8() && known.habit.wants_all(looked_up)? {
+                match shared {
+                    Some(memo) => together::bring_all_in(memo, &known.service)?,
+                    None => bring_all_in(&mut site.memo, site.last as u32, &known.service, limit)?,
+                }
             }
         }
         if site.memo.is_complete(site.last as u32) {
@@ -218,24 +174,15 @@ pub fn get(fcinfo: pg_sys::FunctionCallInfo, service: &str, key: Given) -> Resul
         }
     }
     let at = (site.last as u32, key.bytes());
-    let mut keep = Keep { memo: &mut site.memo, counter: &mut known.counter, at, limit };
+    let shared = shared.filter(|_| limit > 0).map(|memo| (memo, &*normal));
+    let mut keep = Keep { memo: &mut site.memo, counter: &mut known.counter, at, limit, shared };
     answer::fresh(&known.service, &normal, &mut keep, 0)
 }
 
 /// Brings all rows of a service into the memo, as far as there is room.
 fn bring_all_in(memo: &mut Memo, at: u32, service: &Service, limit: usize) -> Result<(), Error> {
-    let all = preload::each_of(&service.name, |row| {
-        // what is unpacked for each look-up is looked up
-        if row.datum(Column::Ranges).is_some() {
-            return false;
-        }
-        let fresh = row.datum(Column::ExpiresAt).is_some_and(|at| answer::is_fresh(at, 0));
-        if !fresh {
-            return true;
-        }
-        let place = answer::is_hit(row).then(|| answer::place_of(row));
-        memo.bring_in((at, row.bytes(Column::Key)), answer::payload_of(row), place, limit)
-    })?;
+    let all =
+        preload::each_answer(&service.name, None, |key, payload, row| memo.bring_in((at, key), payload, row, limit))?;
     if all {
         memo.completed(at);
     }
@@ -247,6 +194,8 @@ struct Keep<'a> {
     counter: &'a mut tally::Counter,
     at: (u32, &'a [u8]),
     limit: usize,
+    /// What the query's other processes remember, and the key's normal form.
+    shared: Option<(&'a SharedMemo, &'a str)>,
 }
 
 impl answer::Taker for Keep<'_> {
@@ -254,6 +203,14 @@ impl answer::Taker for Keep<'_> {
         self.counter.count(hit);
         if self.limit > 0 {
             let row = row.filter(|_| hit);
+            if let Some((memo, key)) = self.shared {
+                if let Some(kept) = memo.put(key.as_bytes(), payload, row) {
+                    if key.as_bytes() != self.at.1 {
+                        self.memo.point(self.at, kept, self.limit);
+                    }
+                    return kept.answer.map(pg_sys::Datum::from);
+                }
+            }
             if let Some(kept) = self.memo.put(self.at, payload, row, self.limit) {
                 return kept;
             }
@@ -284,7 +241,15 @@ impl Known {
     fn new(name: &str) -> Result<Known, Error> {
         let service = registry::service(name)?;
         let counter = tally::Counter::of(&service.name);
-        Ok(Known { name: name.as_bytes().into(), service, counter, habit: Habit::default() })
+        let (habit, together) = (Habit::default(), Together::default());
+        Ok(Known { name: name.as_bytes().into(), service, counter, habit, together })
+    }
+
+    /// Counts an answer that is remembered together, and gives it out.
+    fn taken(&mut self, found: Answer) -> Option<pg_sys::Datum> {
+        self.counter.count(found.row.is_some());
+        self.habit.came_again();
+        found.answer.map(pg_sys::Datum::from)
     }
 }
 

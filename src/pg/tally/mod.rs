@@ -177,18 +177,42 @@ fn name(place: &Place) -> &str {
 
 /// Notes that a row of this database's cache was looked up.
 pub fn touch(row: i64, block: u32, hits: u32) {
-    let Some(area) = area() else { return };
-    if !gucs::track_lookups() {
-        return;
+    Touches::default().row(row, block, hits);
+}
+
+/// Many rows that were looked up, noted one after the other: from the first that finds no room on, the rest is only counted.
+#[derive(Default)]
+pub struct Touches {
+    dropped: u64,
+}
+
+impl Touches {
+    pub fn row(&mut self, row: i64, block: u32, hits: u32) {
+        if self.dropped > 0 {
+            self.dropped += 1;
+            return;
+        }
+        let Some(area) = area() else { return };
+        if !gucs::track_lookups() {
+            return;
+        }
+        let database = wake::my_database();
+        let at = lone::statement_start();
+        let waiting = ring_of(area, database).and_then(|ring| ring.push(Touch { database, row, block, hits, at }));
+        match waiting {
+            // once on the way up: the worker empties it before it is full
+            Some(waiting) if waiting as usize == ring::CELLS / 2 => wake::worker(),
+            Some(_) => (),
+            None => self.dropped = 1,
+        }
     }
-    let database = wake::my_database();
-    let at = lone::statement_start();
-    let waiting = ring_of(area, database).and_then(|ring| ring.push(Touch { database, row, block, hits, at }));
-    match waiting {
-        // once on the way up: the worker empties it before it is full
-        Some(waiting) if waiting as usize == ring::CELLS / 2 => wake::worker(),
-        Some(_) => (),
-        None => drop_some(area, 1),
+}
+
+impl Drop for Touches {
+    fn drop(&mut self) {
+        if let (1.., Some(area)) = (self.dropped, area()) {
+            drop_some(area, self.dropped);
+        }
     }
 }
 

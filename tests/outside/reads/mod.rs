@@ -9,6 +9,7 @@ mod read_only;
 mod registry;
 mod remembered;
 mod rights;
+mod together;
 
 pub use parallel::force_workers;
 
