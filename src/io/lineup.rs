@@ -4,7 +4,7 @@
 //!
 //! A plain value; the pool guards it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use super::pool::Job;
 use crate::core::classify::Health;
@@ -53,6 +53,7 @@ pub struct Room {
     /// Services that threads are kept for.
     known: usize,
     lines: BTreeMap<String, Busy>,
+    stopped: BTreeSet<String>,
 }
 
 /// The jobs of one service.
@@ -72,6 +73,11 @@ impl Room {
             }
             _ => self.free.saturating_sub(without),
         }
+    }
+
+    /// Whether no call of this service starts until an answer of it is taken note of.
+    pub fn is_stopped(&self, service: &str) -> bool {
+        self.stopped.contains(service)
     }
 
     pub fn busy(&self, service: &str) -> Busy {
@@ -230,6 +236,7 @@ impl Lineup {
             free: self.threads.saturating_sub(self.running),
             known: self.lines.values().filter(|line| line.known).count(),
             lines: lines.map(|(name, line)| (name.clone(), busy(line))).collect(),
+            stopped: self.lines.iter().filter(|(_, line)| line.stops > 0).map(|(name, _)| name.clone()).collect(),
         }
     }
 
@@ -363,12 +370,13 @@ mod tests {
         lineup.stop("a");
         lineup.stop("a");
         lineup.go_on("a");
-        assert!(lineup.next().is_none() && lineup.startable() == 0);
+        assert!(lineup.next().is_none() && lineup.startable() == 0 && lineup.room().is_stopped("a"));
         lineup.push(Job { usage: true, ..job(5, "a", 1000) });
         assert!(lineup.next().is_some_and(|job| job.usage) && lineup.next().is_none());
         assert_eq!(lineup.withdraw("a"), [0, 1]);
         lineup.push(job(6, "a", 1000));
         lineup.go_on("a");
+        assert!(!lineup.room().is_stopped("a"));
         assert_eq!(lineup.next().map(|job| job.id), Some(6));
         assert_eq!(lineup.waiting(), 0);
     }

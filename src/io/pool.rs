@@ -16,7 +16,7 @@ use super::clock;
 use super::config::ClientConfig;
 use super::lineup::{Heard, Lineup, Room};
 use super::signals::AllBlocked;
-use super::wake::Mailbox;
+use super::wake::{Mailbox, BATCH};
 use crate::core::classify::{Cause, Health, Outcome, TransportKind};
 use crate::core::key::Key;
 use crate::core::limiter::Report;
@@ -179,12 +179,13 @@ impl Pool {
 
     /// The results that wait, in the order of their arrival; [`Pool::wake_fd`] is not readable after.
     pub fn drain(&self) -> Vec<Done> {
-        self.gather(Duration::ZERO)
+        self.shared.mailbox.drain(Duration::ZERO)
     }
 
-    /// As [`Pool::drain`]; the next ones may gather for so long, while threads have work, before the descriptor tells.
-    pub fn gather(&self, at_most: Duration) -> Vec<Done> {
-        self.shared.mailbox.drain(at_most)
+    /// As [`Pool::drain`], but no more than a batch; the next ones may gather for so long, while threads have work, before
+    /// the descriptor tells. Where a batch is left, it is readable still.
+    pub fn gather(&self, quiet: Duration) -> Vec<Done> {
+        self.shared.mailbox.take(BATCH, quiet)
     }
 
     /// How long results may still gather, `None` when that time is over.

@@ -3,8 +3,10 @@
 //! Contract: under the lock, one byte stands in the socket exactly while somebody is to look. That is while something
 //! waits, unless whoever emptied the box last wanted quiet for a while: then from the end of that time, from when there
 //! is a batch of results, or from when a thread says that it has nothing else to do. The end of the quiet is not
-//! signalled; whoever wanted it looks by itself then.
+//! signalled; whoever wanted it looks by itself then. Whoever takes a portion leaves the byte where what is left is such a
+//! reason.
 
+use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
@@ -34,7 +36,7 @@ impl Any {
 }
 
 /// So many results end the quiet.
-const BATCH: usize = 200;
+pub const BATCH: usize = 400;
 
 pub(super) struct Mailbox<T> {
     inside: Mutex<Inside<T>>,
@@ -43,8 +45,10 @@ pub(super) struct Mailbox<T> {
 }
 
 struct Inside<T> {
-    waiting: Vec<T>,
+    waiting: VecDeque<T>,
     signalled: bool,
+    /// A thread has said that it has nothing else to do, and what waited then is not all taken.
+    hurried: bool,
     quiet_until: Option<Instant>,
 }
 
@@ -55,13 +59,13 @@ impl<T> Mailbox<T> {
         let (read_end, write_end) = UnixStream::pair()?;
         read_end.set_nonblocking(true)?;
         write_end.set_nonblocking(true)?;
-        let inside = Inside { waiting: Vec::new(), signalled: false, quiet_until: None };
+        let inside = Inside { waiting: VecDeque::new(), signalled: false, hurried: false, quiet_until: None };
         Ok(Mailbox { inside: Mutex::new(inside), read_end, write_end })
     }
 
     pub(super) fn post(&self, item: T) {
         let mut inside = self.lock();
-        inside.waiting.push(item);
+        inside.waiting.push_back(item);
         if inside.waiting.len() >= BATCH || inside.quiet_left().is_none() {
             self.signal(&mut inside);
         }
@@ -71,6 +75,7 @@ impl<T> Mailbox<T> {
     pub(super) fn hurry(&self) {
         let mut inside = self.lock();
         if !inside.waiting.is_empty() {
+            inside.hurried = true;
             self.signal(&mut inside);
         }
     }
@@ -85,13 +90,24 @@ impl<T> Mailbox<T> {
 
     /// Takes everything, in the order of arrival, and wants quiet for a while.
     pub(super) fn drain(&self, quiet: Duration) -> Vec<T> {
+        self.take(usize::MAX, quiet)
+    }
+
+    /// As [`Mailbox::drain`], so many at most.
+    pub(super) fn take(&self, most: usize, quiet: Duration) -> Vec<T> {
         let mut inside = self.lock();
-        if inside.signalled {
+        let portion = most.min(inside.waiting.len());
+        let taken = inside.waiting.drain(..portion).collect();
+        inside.hurried &= !inside.waiting.is_empty();
+        inside.quiet_until = (!quiet.is_zero()).then(|| Instant::now() + quiet);
+        let left = inside.waiting.len();
+        if left >= BATCH || inside.hurried || (left > 0 && quiet.is_zero()) {
+            self.signal(&mut inside);
+        } else if inside.signalled {
             let _ = (&self.read_end).read(&mut [0; 8]);
             inside.signalled = false;
         }
-        inside.quiet_until = (!quiet.is_zero()).then(|| Instant::now() + quiet);
-        std::mem::take(&mut inside.waiting)
+        taken
     }
 
     /// What is left of the quiet.
@@ -186,5 +202,27 @@ mod tests {
         assert!(mailbox.quiet_left().is_none());
         mailbox.post(1);
         assert!(mailbox.readable_within(0));
+    }
+
+    #[test]
+    fn what_a_portion_leaves_is_told_if_it_is_a_batch_or_was_hurried_or_nobody_wants_quiet() {
+        let mailbox = Mailbox::new().unwrap();
+        let long = Duration::from_secs(3600);
+        (0..3 * BATCH - 1).for_each(|n| mailbox.post(n));
+        assert_eq!(mailbox.take(BATCH, long), (0..BATCH).collect::<Vec<_>>());
+        assert!(mailbox.readable_within(0), "a batch is left");
+        assert_eq!(mailbox.take(BATCH, long)[0], BATCH);
+        assert!(!mailbox.readable_within(0) && !mailbox.is_empty(), "less than a batch gathers");
+        mailbox.hurry();
+        assert_eq!(mailbox.take(1, long), [2 * BATCH]);
+        assert!(mailbox.readable_within(0), "a thread has nothing else to do");
+        assert_eq!(mailbox.take(BATCH, long).len(), BATCH - 2);
+        mailbox.post(1);
+        mailbox.post(2);
+        assert!(!mailbox.readable_within(0), "the hurry was about what is taken");
+        assert_eq!(mailbox.take(1, Duration::ZERO), [1]);
+        assert!(mailbox.readable_within(0), "nobody wants quiet");
+        assert_eq!(mailbox.drain(long), [2]);
+        assert!(!mailbox.readable_within(0));
     }
 }

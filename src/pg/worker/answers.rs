@@ -17,7 +17,7 @@ use crate::pg::store::{attempts, indicators, queue};
 use crate::pg::{convert, disk};
 use std::collections::{BTreeMap, HashSet};
 
-const MAX_BATCH: usize = 200;
+const MAX_BATCH: usize = 400;
 const ONE_BY_ONE: &str = "a batch of answers could not be stored together and is stored one by one";
 
 /// After so many answers that a lock kept out, the others of the batch are held untried: each try takes its time.

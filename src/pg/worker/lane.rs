@@ -21,11 +21,6 @@ use std::sync::Arc;
 const SECOND: Micros = 1_000_000;
 /// A lane without its secret looks for it again after this; setting one through SQL wakes it at once.
 const LOOK_FOR_SECRET: Micros = 60 * SECOND;
-/// Most requests of a lane that are claimed ahead of the threads that will call.
-const MOST_AHEAD: usize = 1000;
-/// The calls of this time are claimed ahead: threads must not run dry while answers are stored, and the longest that a batch of them
-/// takes is when the index of payloads merges what is pending.
-const AHEAD: Micros = SECOND / 4;
 
 #[derive(Default)]
 pub struct Lane {
@@ -185,6 +180,10 @@ impl Lane {
     /// How many requests are to be claimed. Where a limit counts, no more than can be called at once: the provider counts
     /// from then. Else some more, so that a thread that is done finds the next one while answers are stored.
     fn room(&mut self, service: &Service, room: &Room, now: Micros) -> u32 {
+        // the provider has said that it is enough, and that answer is still to be taken
+        if room.is_stopped(&service.name) {
+            return 0;
+        }
         let busy = room.busy(&service.name);
         let most = (service.max_in_flight as usize).saturating_sub(busy.running);
         let at_once = most.min(room.threads(&service.name));
@@ -192,14 +191,8 @@ impl Lane {
         let wanted = match limits {
             true => at_once.saturating_sub(busy.waiting),
             false => {
-                let ahead = self.pace.within(AHEAD).min(MOST_AHEAD);
-                let wanted = (at_once + ahead).saturating_sub(busy.waiting);
-                // a few at a time cost as much as many
-                if at_once == 0 && wanted < ahead / 2 {
-                    0
-                } else {
-                    wanted
-                }
+                let unstored = (self.in_flight as usize).saturating_sub(busy.running + busy.waiting);
+                self.pace.to_claim(at_once, busy.waiting, unstored)
             }
         };
         wanted as u32
