@@ -79,29 +79,29 @@ pub struct Claim {
     pub kept: Option<Validators>,
 }
 
-static CLAIM: Statement = Statement {
-    sql: "WITH due AS MATERIALIZED (
-            SELECT q.id FROM @extschema@.enrichment_queue q
-            WHERE q.service = $1 AND q.state = 'waiting' AND q.next_attempt_at <= $3
-            ORDER BY q.rank DESC, q.next_attempt_at, q.id LIMIT $2 FOR UPDATE SKIP LOCKED)
-        UPDATE @extschema@.enrichment_queue q
+// The rows are locked where they were found, so they are changed there, without another search. One that somebody changes between
+// the statement's snapshot and its lock is left for the next claim.
+macro_rules! claim_sql {
+    ($order:literal) => {
+        concat!(
+            "UPDATE @extschema@.enrichment_queue q
         SET state = 'in_flight', leased_at = $3, leased_by = pg_catalog.pg_backend_pid()
-        FROM due WHERE q.id = due.id
-        RETURNING q.id, q.cache_key, q.attempts",
-    args: &[TEXTOID, INT8OID, TIMESTAMPTZOID],
-};
+        WHERE q.ctid = ANY (ARRAY(
+            SELECT d.ctid FROM @extschema@.enrichment_queue d
+            WHERE d.service = $1 AND d.state = 'waiting' AND d.next_attempt_at <= $3
+            ORDER BY ",
+            $order,
+            " LIMIT $2 FOR UPDATE SKIP LOCKED))
+        RETURNING q.id, q.cache_key, q.attempts, q.rank, q.next_attempt_at"
+        )
+    };
+}
 
-static CLAIM_OLDEST: Statement = Statement {
-    sql: "WITH oldest AS MATERIALIZED (
-            SELECT q.id FROM @extschema@.enrichment_queue q
-            WHERE q.service = $1 AND q.state = 'waiting' AND q.next_attempt_at <= $3
-            ORDER BY q.next_attempt_at LIMIT $2 FOR UPDATE SKIP LOCKED)
-        UPDATE @extschema@.enrichment_queue q
-        SET state = 'in_flight', leased_at = $3, leased_by = pg_catalog.pg_backend_pid()
-        FROM oldest WHERE q.id = oldest.id
-        RETURNING q.id, q.cache_key, q.attempts",
-    args: &[TEXTOID, INT8OID, TIMESTAMPTZOID],
-};
+static CLAIM: Statement =
+    Statement { sql: claim_sql!("d.rank DESC, d.next_attempt_at, d.id"), args: &[TEXTOID, INT8OID, TIMESTAMPTZOID] };
+
+static CLAIM_OLDEST: Statement =
+    Statement { sql: claim_sql!("d.next_attempt_at"), args: &[TEXTOID, INT8OID, TIMESTAMPTZOID] };
 
 /// Claims at most `n` due requests of a service, those of the highest rank first: priority and waiting together. The last
 /// `by_age` of them are those that have been due longest.
@@ -118,6 +118,7 @@ pub fn claim(service: &str, n: u32, by_age: u32, now: Micros) -> Result<Vec<Clai
     Ok(claims)
 }
 
+/// Claims by one statement; they come in the order of rank.
 fn claim_by(
     statement: &'static Statement,
     service: &str,
@@ -126,13 +127,21 @@ fn claim_by(
     claims: &mut Vec<Claim>,
 ) -> Result<(), Error> {
     let args = [Arg::of(service), Arg::of(i64::from(n)), Arg::of(to_timestamp(now))];
-    spi::without_sorting(|| {
+    let mut found: Vec<(f64, Micros, Claim)> = Vec::with_capacity(n as usize);
+    let run = || {
         spi::run(statement, &args, Mode::Write, |row| {
             if let (Some(id), Some(key), Some(attempts)) = (row.get(1), row.text(2), row.get(3)) {
-                claims.push(Claim { id, key, attempts, kept: None });
+                let rank = row.get(4).unwrap_or(f64::NEG_INFINITY);
+                let due = row.get(5).map_or(Micros::MAX, to_micros);
+                found.push((rank, due, Claim { id, key, attempts, kept: None }));
             }
         })
-    })?;
+    };
+    spi::by_index(|| spi::without_sorting(run))?;
+    found.sort_unstable_by(|(one, due, claim), (other, other_due, other_claim)| {
+        other.total_cmp(one).then(due.cmp(other_due)).then(claim.id.cmp(&other_claim.id))
+    });
+    claims.extend(found.into_iter().map(|(_, _, claim)| claim));
     Ok(())
 }
 
@@ -161,7 +170,7 @@ static ANSWERED: Statement =
 /// Takes answered requests off the list.
 pub fn answered(ids: Vec<i64>) -> Result<(), Error> {
     if !ids.is_empty() {
-        let gone = spi::run(&ANSWERED, &[Arg::of(ids)], Mode::Write, |_| {})?;
+        let gone = spi::by_index(|| spi::run(&ANSWERED, &[Arg::of(ids)], Mode::Write, |_| {}))?;
         backlog::note(-(gone as i64));
     }
     Ok(())
@@ -246,7 +255,7 @@ static RELEASE_SOME: Statement = Statement {
 /// Gives back claims of which no call was made.
 pub fn release(ids: &[i64]) -> Result<(), Error> {
     if !ids.is_empty() {
-        spi::run(&RELEASE_SOME, &[Arg::of(ids.to_vec())], Mode::Write, |_| {})?;
+        spi::by_index(|| spi::run(&RELEASE_SOME, &[Arg::of(ids.to_vec())], Mode::Write, |_| {}))?;
     }
     Ok(())
 }

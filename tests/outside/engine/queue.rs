@@ -24,6 +24,28 @@ fn an_hour_of_waiting_is_worth_a_point_of_priority() {
     assert_eq!(order, wanted.join(" "));
 }
 
+/// Of one claim those of the highest rank are called first, wherever they lie in the table; only every fifth goes by age.
+#[test]
+fn what_is_claimed_together_is_called_in_the_order_of_rank() {
+    let base = base("order_of_claims");
+    base.run("UPDATE enrichment_service SET enabled = false, max_in_flight = 1 WHERE name = 'dshield'");
+    base.run(
+        "INSERT INTO enrichment_queue (service, cache_key, priority)
+         SELECT 'dshield', host('8.8.0.0'::inet + n), n FROM generate_series(1, 1000) n",
+    );
+    base.run("UPDATE enrichment_service SET enabled = true WHERE name = 'dshield'");
+    base.wait_for("SELECT count(*) FROM enrichment_queue", 0i64);
+    let called: Vec<u32> = base
+        .sandbox
+        .calls("dshield")
+        .iter()
+        .map(|(_, key)| u32::from(key.parse::<std::net::Ipv4Addr>().expect("an address")))
+        .collect();
+    assert_eq!(called.len(), 1000);
+    let upwards = called.windows(2).filter(|pair| pair[0] < pair[1]).count();
+    assert!(upwards < 400, "{upwards} of 1,000 calls follow one for a request of lower rank");
+}
+
 #[test]
 fn the_rank_of_a_request_is_read_from_an_index_and_not_computed_for_all() {
     let base = base("rank_index");
