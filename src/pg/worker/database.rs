@@ -223,7 +223,7 @@ fn still_wanted(oid: u32) -> bool {
 impl Worker {
     /// Waits until somebody wakes it, answers are to be stored, or something it knows of is due; no statement before.
     fn rest(&mut self, results: RawFd) {
-        if self.pool.gathers_for().is_none() && !self.pool.has_results() {
+        if self.pool.gathers_for().is_none() {
             xact::flush();
         }
         let until = convert::clock().saturating_add(LONGEST_NAP).min(self.next_event());
