@@ -233,8 +233,13 @@ impl Worker {
             let next = until.min(said::next().unwrap_or(Micros::MAX));
             let left = next.saturating_sub(convert::clock()).clamp(SHORTEST_NAP, LONGEST_NAP);
             let left = Duration::from_micros(left as u64);
-            let gathers = self.pool.gathers_for();
-            let ended = signals::wait(gathers.map_or(left, |gathers| gathers.min(left)), Some(results));
+            let longest = match self.pool.gathers_for() {
+                Some(gathers) => gathers.min(left),
+                // the quiet has ended while the worker was at work, which nobody signals
+                None if self.pool.has_results() => Duration::ZERO,
+                None => left,
+            };
+            let ended = signals::wait(longest, Some(results));
             let gathered = self.pool.gathers_for().is_none() && self.pool.has_results();
             let due = convert::clock() >= until;
             if ended != Ended::Time || gathered || due || signals::terminating() {
