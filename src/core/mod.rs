@@ -13,6 +13,7 @@ pub mod fair;
 pub mod hash;
 pub mod hibp;
 pub mod hush;
+pub mod iso;
 mod json_path;
 pub mod json_reads;
 pub mod json_text;

@@ -137,16 +137,32 @@ pub fn dirty(
 
 static WRITTEN: Statement = Statement {
     sql: "UPDATE @extschema@.enrichment_indicator SET dirty = false, written_at = pg_catalog.now()
-        WHERE source = $1 AND raw_key = ANY ($2) RETURNING CASE WHEN moved THEN raw_key END",
+        WHERE source = $1 AND raw_key = ANY ($2) RETURNING raw_key, cache_key, moved",
     args: &[TEXTOID, TEXTARRAYOID],
 };
 
-/// Takes the marks off. Before the answers are read: see [`answered`]. Returns the keys of which some rows had another key
-/// before; they stay marked as such until [`settled`].
-pub fn written(source: &str, raw_keys: Vec<String>) -> Result<Vec<String>, Error> {
-    let mut moved = Vec::new();
-    spi::run(&WRITTEN, &[Arg::of(source), Arg::of(raw_keys)], Mode::Write, |row| moved.extend(row.text(1)))?;
-    Ok(moved)
+/// Keys whose marks were taken off, those of them that the source still has.
+#[derive(Default)]
+pub struct Taken {
+    pub raw_keys: Vec<String>,
+    /// Of each its normal form, under which answers stand; None for one that is never asked about.
+    pub cache_keys: Vec<Option<String>>,
+    /// Those of which some rows had another key before; they stay marked as such until [`settled`].
+    pub moved: Vec<String>,
+}
+
+/// Takes the marks off. Before the answers are read: see [`answered`].
+pub fn written(source: &str, raw_keys: Vec<String>) -> Result<Taken, Error> {
+    let mut taken = Taken::default();
+    spi::run(&WRITTEN, &[Arg::of(source), Arg::of(raw_keys)], Mode::Write, |row| {
+        let Some(raw_key) = row.text(1) else { return };
+        if row.get(3) == Some(true) {
+            taken.moved.push(raw_key.clone());
+        }
+        taken.raw_keys.push(raw_key);
+        taken.cache_keys.push(row.text(2));
+    })?;
+    Ok(taken)
 }
 
 static SETTLED: Statement = Statement {

@@ -1,7 +1,7 @@
 //! Keys of more rows than a transaction writes are written piece by piece, and stay marked until all are through.
 
 use crate::core::error::Error;
-use crate::pg::store::indicators;
+use crate::pg::store::indicators::{self, Taken};
 use crate::pg::store::sources::Source;
 use crate::pg::store::user_tables::{self, Part, Place};
 use std::collections::BTreeMap;
@@ -37,16 +37,16 @@ impl Large {
 
 /// Writes the next piece of a key, and marks it according to that; true when it was the last.
 pub fn write_next(source: &Source, key: &String, rows: i64, pieces: &mut Pieces) -> Result<bool, Error> {
-    let moved = indicators::written(&source.name, vec![key.clone()])?;
-    let last = write_piece(source, key, &moved, rows, pieces)?;
+    let taken = indicators::written(&source.name, vec![key.clone()])?;
+    let last = write_piece(source, key, &taken, rows, pieces)?;
     match last {
-        true => indicators::settled(&source.name, moved)?,
+        true => indicators::settled(&source.name, taken.moved)?,
         false => indicators::unwritten(&source.name, key)?,
     }
     Ok(last)
 }
 
-fn write_piece(source: &Source, key: &String, moved: &[String], rows: i64, pieces: &mut Pieces) -> Result<bool, Error> {
+fn write_piece(source: &Source, key: &String, taken: &Taken, rows: i64, pieces: &mut Pieces) -> Result<bool, Error> {
     let most = source.commit_interval;
     let name = (source.name.clone(), key.clone());
     let large = pieces.entry(name.clone()).or_default();
@@ -55,13 +55,12 @@ fn write_piece(source: &Source, key: &String, moved: &[String], rows: i64, piece
         large.missed = places.len() as i64 >= MOST_PLACES;
         large.places = Some(places);
     }
-    let keys = std::slice::from_ref(key);
     let places = large.places.as_mut().map(|places| (places.last().map(|(table, _)| *table), places));
     if let Some((Some(table), places)) = places {
         // of one table: in another, other rows stand at the same places
         let alike = places.iter().rev().take(most as usize).take_while(|(its, _)| *its == table).count();
         let rest = places.len() - alike;
-        let written = user_tables::write_back(source, keys, moved, Part::At(&places[rest..]))?;
+        let written = user_tables::write_back(source, taken, Part::At(&places[rest..]))?;
         let given = (written.content, rows);
         // a row was not at its place any more (or had its answers already), an answer or a row came meanwhile
         large.missed |=
@@ -73,7 +72,7 @@ fn write_piece(source: &Source, key: &String, moved: &[String], rows: i64, piece
         pieces.remove(&name);
         return Ok(true);
     }
-    let written = user_tables::write_back(source, keys, moved, Part::Some(most))?;
+    let written = user_tables::write_back(source, taken, Part::Some(most))?;
     large.further += 1;
     // a trigger of the table that undoes what is written must not keep it here for ever
     if !written.all && large.further <= 2 * (rows / most + 1) + SOME_MORE {
@@ -85,7 +84,7 @@ fn write_piece(source: &Source, key: &String, moved: &[String], rows: i64, piece
 
 /// Rows that have no key any more lose what is known of the one they had. They stand under an empty key.
 pub fn write_keyless(source: &Source, key: &String, rows: i64, pieces: &mut Pieces) -> Result<(), Error> {
-    let moved = indicators::written(&source.name, vec![key.clone()])?;
+    let taken = indicators::written(&source.name, vec![key.clone()])?;
     let name = (source.name.clone(), key.clone());
     let large = pieces.entry(name.clone()).or_default();
     large.further += 1;
@@ -95,5 +94,5 @@ pub fn write_keyless(source: &Source, key: &String, rows: i64, pieces: &mut Piec
         return indicators::unwritten(&source.name, key);
     }
     pieces.remove(&name);
-    indicators::settled(&source.name, moved)
+    indicators::settled(&source.name, taken.moved)
 }

@@ -155,7 +155,7 @@ pub fn read(source: &Source, keys: Vec<String>) -> Result<Vec<Placed>, Error> {
 /// As `write_back`.
 pub fn write(source: &Source, slice: &[Placed]) -> Result<Vec<String>, Error> {
     let names: Vec<String> = slice.iter().map(|placed| placed.key.clone()).collect();
-    let moved = indicators::written(&source.name, names.clone())?;
+    let taken = indicators::written(&source.name, names.clone())?;
     let mut by_table: BTreeMap<u32, Vec<Place>> = BTreeMap::new();
     for (table, place) in slice.iter().flat_map(|placed| &placed.places) {
         by_table.entry(table.to_u32()).or_default().push((*table, place.clone()));
@@ -163,7 +163,7 @@ pub fn write(source: &Source, slice: &[Placed]) -> Result<Vec<String>, Error> {
     let rows: u64 = slice.iter().map(|placed| placed.places.len() as u64).sum();
     let mut changed = 0;
     for places in by_table.values() {
-        changed += at_their_places(|| user_tables::write_back(source, &names, &moved, Part::At(places)))?.rows;
+        changed += at_their_places(|| user_tables::write_back(source, &taken, Part::At(places)))?.rows;
     }
     if changed < rows {
         // those that had their answers already, or have none to get, stand where they stood
@@ -178,7 +178,7 @@ pub fn write(source: &Source, slice: &[Placed]) -> Result<Vec<String>, Error> {
             return Ok(names);
         }
     }
-    indicators::settled(&source.name, moved)?;
+    indicators::settled(&source.name, taken.moved)?;
     Ok(Vec::new())
 }
 
@@ -193,14 +193,14 @@ fn at_their_places<T>(work: impl FnOnce() -> T) -> T {
 /// # Errors
 /// As `write_back`.
 pub fn write_missed(source: &Source, keys: &[String], last: bool) -> Result<bool, Error> {
-    let moved = indicators::written(&source.name, keys.to_vec())?;
-    let all = user_tables::write_back(source, keys, &moved, Part::Some(source.commit_interval))?.all;
+    let taken = indicators::written(&source.name, keys.to_vec())?;
+    let all = user_tables::write_back(source, &taken, Part::Some(source.commit_interval))?.all;
     if !all && !last {
         for key in keys {
             indicators::unwritten(&source.name, key)?;
         }
         return Ok(false);
     }
-    indicators::settled(&source.name, moved)?;
+    indicators::settled(&source.name, taken.moved)?;
     Ok(all)
 }

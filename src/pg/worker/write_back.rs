@@ -320,12 +320,11 @@ fn write(source: &Source, keys: &[(String, i64)], pieces: &mut Pieces) -> Result
     if let Some(rows) = large.filter(|_| source.shape != Shape::None) {
         return pieces::write_next(source, first, rows, pieces).map(|_| ());
     }
-    let names: Vec<String> = keys.iter().map(|(key, _)| key.clone()).collect();
-    let moved = indicators::written(&source.name, names.clone())?;
+    let taken = indicators::written(&source.name, keys.iter().map(|(key, _)| key.clone()).collect())?;
     if source.shape != Shape::None {
-        user_tables::write_back(source, &names, &moved, Part::All)?;
+        user_tables::write_back(source, &taken, Part::All)?;
     }
-    indicators::settled(&source.name, moved)
+    indicators::settled(&source.name, taken.moved)
 }
 
 /// What is wrong with a table whose rows could not be found stands in enrich_health().

@@ -3,6 +3,7 @@
 use super::{comparable, sessions, Change, Part, Written};
 use crate::core::error::Error;
 use crate::pg::spi::{self, Arg, Mode};
+use crate::pg::store::indicators::Taken;
 use crate::pg::store::schema;
 use crate::pg::store::sources::Source;
 use pgrx::pg_sys::BuiltinOid::*;
@@ -20,21 +21,19 @@ const FILE_COLUMNS: [(&str, &str, &str); 8] = [
     ("vt_scan_date", "v.ec_last_analysis", "'-infinity'"),
 ];
 
-/// Fills the columns that exist, for the rows of these hashes. Rows of `moved` ones lose what is another hash's.
-pub fn write(source: &Source, raw_keys: &[String], moved: &[String], part: Part) -> Result<Written, Error> {
+/// Fills the columns that exist, for the rows of these hashes. Rows of moved ones lose what is another hash's.
+pub fn write(source: &Source, taken: &Taken, part: Part) -> Result<Written, Error> {
     let schema = schema()?;
     let sql = format!(
         "SELECT k.raw, v.response_status, v.label, v.type_description, v.malicious::int8, v.total::int8,
             v.first_seen, v.last_analysis, k.raw = ANY ($3)
-        FROM pg_catalog.unnest($2) AS k (raw)
-        CROSS JOIN LATERAL (SELECT i.cache_key FROM {schema}.enrichment_indicator i
-            WHERE i.source = $1 AND i.raw_key = k.raw LIMIT 1) i
+        FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) AS k (raw, cache_key)
         LEFT JOIN LATERAL (SELECT * FROM {schema}.enrichment_virustotal w
-            WHERE w.cache_key = i.cache_key AND w.response_status IN ('success', 'not_found') LIMIT 1) v ON true
+            WHERE w.cache_key = k.cache_key AND w.response_status IN ('success', 'not_found') LIMIT 1) v ON true
         WHERE v.response_status IS NOT NULL OR k.raw = ANY ($3)"
     );
-    let keys = [raw_keys, moved].map(|keys| (TEXTARRAYOID, Arg::of(keys.to_vec())));
-    let args: Vec<_> = std::iter::once((TEXTOID, Arg::of(source.name.as_str()))).chain(keys).collect();
+    let keys = [Arg::of(taken.raw_keys.clone()), Arg::of(taken.cache_keys.clone()), Arg::of(taken.moved.clone())];
+    let args = keys.map(|keys| (TEXTARRAYOID, keys));
     let mut had_another = vec![];
     let (mut raw, mut status, mut label, mut description) = (vec![], vec![], vec![], vec![]);
     let (mut malicious, mut total, mut first_seen, mut last_analysis) = (vec![], vec![], vec![], vec![]);

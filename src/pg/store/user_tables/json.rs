@@ -2,18 +2,20 @@
 
 use super::{keyless, patches, Change, Part, Written};
 use crate::core::error::Error;
+use crate::pg::store::indicators::Taken;
 use crate::pg::store::sources::{Column, Shape, Source};
 use pgrx::pg_sys;
 
-/// Merges what the cache knows of these keys into their rows. Rows of `moved` ones lose what is another key's.
-pub fn write(source: &Source, raw_keys: &[String], moved: &[String], part: Part) -> Result<Written, Error> {
+/// Merges what the cache knows of these keys into their rows. Rows of moved ones lose what is another key's.
+pub fn write(source: &Source, taken: &Taken, part: Part) -> Result<Written, Error> {
     let Some(into) = &source.into else { return Ok(Written::default()) };
-    let (patches, content) = patches::of(source, into, raw_keys, moved)?;
-    let content = Some(content);
+    // whole keys are never gone on with
+    let digested = !matches!(part, Part::All);
+    let (patches, content) = patches::of(source, into, taken, digested)?;
     if patches.is_empty() {
         return Ok(Written { rows: 0, content, all: true });
     }
-    let which = if moved.is_empty() { Which::Filled } else { Which::Moved };
+    let which = if taken.moved.is_empty() { Which::Filled } else { Which::Moved };
     let written = json_update(source, into, which).apply(source, part, Some(&patches), Vec::new())?;
     Ok(Written { content, ..written })
 }

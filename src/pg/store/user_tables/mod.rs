@@ -14,8 +14,9 @@ use crate::core::error::Error;
 use crate::core::hash;
 use crate::pg::lone::Lone;
 use crate::pg::spi::{self, Arg, Mode, Relation};
+use crate::pg::store::indicators::{self, Taken};
 use crate::pg::store::sources::{Column, Shape, Source};
-use crate::pg::store::{indicators, schema};
+use crate::pg::store::schema;
 use pgrx::pg_sys;
 use std::collections::{BTreeMap, HashSet};
 
@@ -102,17 +103,17 @@ pub struct Written {
     pub all: bool,
 }
 
-/// Writes what the cache knows of these keys into their rows. Some rows of the `moved` ones had another key before, and lose what
-/// is known of that.
+/// Writes what the cache knows of these keys into their rows. Those of the moved ones that had another key before lose what is known
+/// of that.
 ///
 /// # Errors
 /// 55P03 when a row stays locked by somebody else, or what the server raises; the transaction is over then.
-pub fn write_back(source: &Source, raw_keys: &[String], moved: &[String], part: Part) -> Result<Written, Error> {
+pub fn write_back(source: &Source, taken: &Taken, part: Part) -> Result<Written, Error> {
     prepare_to_write()?;
     match source.shape {
-        Shape::Raw | Shape::Cowrieprocessor => json::write(source, raw_keys, moved, part),
-        Shape::Files => files::write(source, raw_keys, moved, part),
-        Shape::Passwords => passwords::write(source, raw_keys, part),
+        Shape::Raw | Shape::Cowrieprocessor => json::write(source, taken, part),
+        Shape::Files => files::write(source, taken, part),
+        Shape::Passwords => passwords::write(source, &taken.raw_keys, part),
         Shape::None => Ok(Written::default()),
     }
 }

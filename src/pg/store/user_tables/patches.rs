@@ -2,12 +2,17 @@
 
 use super::comparable;
 use crate::core::error::Error;
+use crate::core::iso;
 use crate::core::jsonb::{object, Part};
 use crate::pg::bind::Bind;
+use crate::pg::convert::micros_of;
 use crate::pg::packed;
+use crate::pg::setting;
 use crate::pg::spi::{self, Arg, Mode, Relation};
+use crate::pg::store::indicators::Taken;
 use crate::pg::store::schema;
 use crate::pg::store::sources::{Column, Shape, Source};
+use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys::{self, BuiltinOid::*};
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -39,11 +44,12 @@ struct Answer {
 }
 
 /// Key (`ec_key`) in the rows and (`ec_cache_key`) in the cache, members (`ec_found`), names of members that are to go (`ec_gone`),
-/// members of `_meta` (`ec_meta`), the value of a row that has none (`ec_whole`), flags (`ec_flag_0` and so on). With a digest of all of it.
-/// Where some keys are `moved`, which need not be known, also the names of all our members for those (`ec_all`).
-pub fn of(source: &Source, into: &Column, raw_keys: &[String], moved: &[String]) -> Result<(Relation, u64), Error> {
-    let mut digest = DefaultHasher::new();
-    let mut known = known(source, raw_keys)?;
+/// members of `_meta` (`ec_meta`), the value of a row that has none (`ec_whole`), flags (`ec_flag_0` and so on). With a digest of all of it,
+/// where that is wanted. Where some keys are moved, which need not be known, also the names of all our members for those (`ec_all`).
+pub fn of(source: &Source, into: &Column, taken: &Taken, digested: bool) -> Result<(Relation, Option<u64>), Error> {
+    let Taken { raw_keys, moved, .. } = taken;
+    let mut digest = digested.then(DefaultHasher::new);
+    let mut known = known(source, taken)?;
     for (n, raw_key) in (1..).zip(raw_keys).filter(|(_, raw_key)| moved.contains(raw_key)) {
         if !known.contains_key(&n) {
             known.insert(n, unknown(source, raw_key)?);
@@ -51,12 +57,14 @@ pub fn of(source: &Source, into: &Column, raw_keys: &[String], moved: &[String])
     }
     let mut patches = empty(source, into, known.len(), !moved.is_empty());
     for (n, known) in &known {
-        known.answers.hash(&mut digest);
-        known.flags.hash(&mut digest);
+        if let Some(digest) = &mut digest {
+            known.answers.hash(digest);
+            known.flags.hash(digest);
+        }
         let is_moved = usize::try_from(n - 1).is_ok_and(|at| moved.contains(&raw_keys[at]));
         push(known, source, into, (!moved.is_empty()).then_some(is_moved), &mut patches)?;
     }
-    Ok((patches, digest.finish()))
+    Ok((patches, digest.map(|digest| digest.finish())))
 }
 
 /// What rows without a key get.
@@ -139,36 +147,46 @@ fn unknown(source: &Source, raw_key: &str) -> Result<Known, Error> {
 }
 
 /// By the place of the key among those that were asked for.
-fn known(source: &Source, raw_keys: &[String]) -> Result<BTreeMap<i64, Known>, Error> {
+fn known(source: &Source, taken: &Taken) -> Result<BTreeMap<i64, Known>, Error> {
     let mut known: BTreeMap<i64, Known> = BTreeMap::new();
     let flagging: Vec<&str> = source.flags.iter().map(|(_, service)| service.as_str()).collect();
     let args = [
-        (TEXTOID, Arg::of(source.name.as_str())),
-        (TEXTARRAYOID, Arg::of(raw_keys.to_vec())),
+        (TEXTARRAYOID, Arg::of(taken.raw_keys.clone())),
+        (TEXTARRAYOID, Arg::of(taken.cache_keys.clone())),
         (TEXTARRAYOID, Arg::of(source.services.clone())),
         (TEXTARRAYOID, Arg::of(flagging.clone())),
     ];
-    spi::run_often(&answers_sql(source, &schema()?), None, &args, Mode::Write, |row| {
-        let (Some(n), Some(service)) = (row.get::<i64>(1), row.text(4)) else { return };
+    let sql = answers_sql(source, &schema()?);
+    let each = |row: &spi::Row| {
+        let (Some(n), Some(service)) = (row.get::<i64>(1), row.text(3)) else { return };
+        let cache_key = || taken.cache_keys.get(usize::try_from(n - 1).ok()?)?.clone();
         let known = known.entry(n).or_insert_with(|| Known {
             key: row.datum(2),
-            cache_key: row.text(3).unwrap_or_default(),
+            cache_key: cache_key().unwrap_or_default(),
             answers: Vec::new(),
             flags: vec![None; flagging.len()],
         });
-        let flagged: Option<bool> = row.get(9);
+        let flagged: Option<bool> = row.get(8);
         for (flag, _) in known.flags.iter_mut().zip(&flagging).filter(|(_, of)| **of == service) {
             *flag = flagged;
         }
         known.answers.push(Answer {
             service,
-            status: row.text(5).unwrap_or_default(),
-            fetched_at: row.text(6),
-            expires_at: row.text(7),
-            member: row.jsonb(8),
+            status: row.text(4).unwrap_or_default(),
+            fetched_at: row.get(5).and_then(moment),
+            expires_at: row.get(6).and_then(moment),
+            member: row.jsonb(7),
         });
-    })?;
+    };
+    // no key comes twice, so there is nothing to be remembered
+    setting::during(c"enable_memoize", c"off", || spi::run_often(&sql, None, &args, Mode::Write, each))?;
     Ok(known)
+}
+
+/// A moment as it stands in `_meta`; None for the infinite ones.
+fn moment(at: TimestampWithTimeZone) -> Option<String> {
+    let stored = i64::from(at);
+    (stored != i64::MIN && stored != i64::MAX).then(|| iso::utc(micros_of(stored)))
 }
 
 // Each step is one probe of a unique index (LIMIT keeps the planner from joining in another order): in the first minute of a
@@ -178,21 +196,14 @@ fn answers_sql(source: &Source, schema: &str) -> String {
         Shape::Cowrieprocessor => format!("{schema}.enrich_cowrieprocessor(e.service, e.payload)"),
         _ => format!("coalesce({schema}.enrich_hibp_range(e.ranges), e.payload)"),
     };
-    let time = |column: &str| {
-        format!("pg_catalog.to_char(e.{column} AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"') AS {column}")
-    };
     format!(
-        "SELECT k.n, k.raw::{key_type}, i.cache_key, c.service, c.response_status, c.fetched_at, c.expires_at, c.member, c.flagged
-        FROM pg_catalog.unnest($2) WITH ORDINALITY AS k (raw, n)
-        CROSS JOIN LATERAL (SELECT i.cache_key FROM {schema}.enrichment_indicator i
-            WHERE i.source = $1 AND i.raw_key = k.raw LIMIT 1) i
+        "SELECT k.n, k.raw::{key_type}, c.service, c.response_status, c.fetched_at, c.expires_at, c.member, c.flagged
+        FROM ROWS FROM (pg_catalog.unnest($1), pg_catalog.unnest($2)) WITH ORDINALITY AS k (raw, cache_key, n)
         CROSS JOIN pg_catalog.unnest($3) AS s (service)
-        CROSS JOIN LATERAL (SELECT e.service, e.response_status, {fetched_at}, {expires_at}, {member} AS member,
+        CROSS JOIN LATERAL (SELECT e.service, e.response_status, e.fetched_at, e.expires_at, {member} AS member,
                 CASE WHEN e.service = ANY ($4) THEN {schema}.enrich_flagged(e.service, e.payload) END AS flagged
-            FROM {schema}.enrichment_cache e WHERE e.service = s.service AND e.cache_key = i.cache_key LIMIT 1) c
+            FROM {schema}.enrichment_cache e WHERE e.service = s.service AND e.cache_key = k.cache_key LIMIT 1) c
         WHERE c.response_status IN ('success', 'not_found')",
         key_type = comparable(&source.key).0,
-        fetched_at = time("fetched_at"),
-        expires_at = time("expires_at"),
     )
 }
