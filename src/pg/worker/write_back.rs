@@ -21,6 +21,8 @@ const LOCKED_REST: Micros = 250_000;
 const TURN: Duration = Duration::from_millis(100);
 /// Keys that are looked for at once at first.
 const FEW_KEYS: usize = 50;
+/// Keys beyond those that had the rows of a transaction of late and a quarter: each is read from index, table and queue.
+const SOME_MORE: usize = 10;
 /// This many keys refused and none written means that the table refuses, not its rows.
 const TABLE_REFUSES: usize = 10;
 
@@ -168,7 +170,7 @@ impl WriteBack {
         match written {
             Ok(()) if keys.is_empty() => Ok(More::No),
             Ok(()) => {
-                let next = if keys.len() == usual { usual.saturating_mul(2) } else { keys.len() * 3 / 2 + FEW_KEYS };
+                let next = if keys.len() == usual { usual.saturating_mul(2) } else { keys.len() * 5 / 4 + SOME_MORE };
                 self.usual.insert(source.name.clone(), next);
                 self.reached.extend(keys.pop().map(|(last, _)| (source.name.clone(), last)));
                 Ok(More::Yes)
