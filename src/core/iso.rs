@@ -1,43 +1,26 @@
 //! A moment as text, without any setting having a say.
 
 use super::{Micros, SECOND};
+use jiff::civil::date;
+use jiff::ToSpan;
+
+const DAY: i64 = 86_400;
+/// The Gregorian calendar repeats itself after 400 years.
+const CYCLE: i64 = 146_097;
 
 /// `YYYY-MM-DDTHH:MM:SSZ`, cut to the second, as `to_char` writes it: years beyond 9999 have more digits, those before Christ are
 /// counted backwards without saying so.
 pub fn utc(moment: Micros) -> String {
     let seconds = moment.div_euclid(SECOND);
-    let (day, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
-    let (year, month, day) = civil(day);
+    let (day, second) = (seconds.div_euclid(DAY), seconds.rem_euclid(DAY));
+    // the server's years reach further than the library's: a year of the same shape stands for them
+    let (cycles, day) = (day.div_euclid(CYCLE), day.rem_euclid(CYCLE));
+    let date = date(1970, 1, 1).saturating_add(day.days());
+    let year = i64::from(date.year()) + 400 * cycles;
     let year = if year > 0 { year } else { 1 - year };
-    let mut text = String::with_capacity(20);
-    match year {
-        0..=9999 => put(&mut text, year, 4),
-        _ => text.push_str(&year.to_string()),
-    }
-    let parts = [('-', month), ('-', day), ('T', second / 3600), (':', second / 60 % 60), (':', second % 60)];
-    for (before, number) in parts {
-        text.push(before);
-        put(&mut text, number, 2);
-    }
-    text.push('Z');
-    text
-}
-
-fn put(text: &mut String, number: i64, digits: u32) {
-    text.extend((0..digits).rev().map(|at| char::from(b'0' + (number / 10_i64.pow(at) % 10) as u8)));
-}
-
-/// Year, month and day of a day that is counted from 1970-01-01, in the Gregorian calendar
-/// (Howard Hinnant, <https://howardhinnant.github.io/date_algorithms.html#civil_from_days>: years begin in March there, eras have 400).
-fn civil(day: i64) -> (i64, i64, i64) {
-    let day = day + 719_468;
-    let (era, of_era) = (day.div_euclid(146_097), day.rem_euclid(146_097));
-    let year = (of_era - of_era / 1_460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year + year / 4 - year / 100);
-    let month = (5 * of_year + 2) / 153;
-    let day = of_year - (153 * month + 2) / 5 + 1;
-    let month = if month < 10 { month + 3 } else { month - 9 };
-    (year + era * 400 + i64::from(month <= 2), month, day)
+    let (month, day) = (date.month(), date.day());
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
 #[cfg(test)]

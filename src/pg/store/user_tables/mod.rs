@@ -15,8 +15,8 @@ use crate::core::hash;
 use crate::pg::lone::Lone;
 use crate::pg::spi::{self, Arg, Mode, Relation};
 use crate::pg::store::indicators::{self, Taken};
-use crate::pg::store::sources::{Column, Shape, Source};
 use crate::pg::store::schema;
+use crate::pg::store::sources::{Column, Shape, Source};
 use pgrx::pg_sys;
 use std::collections::{BTreeMap, HashSet};
 
