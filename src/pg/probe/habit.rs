@@ -8,11 +8,13 @@ use crate::core::error::Error;
 pub struct Habit {
     remembered: u64,
     looked_up: u64,
-    /// The same since the last look at them.
+    /// What these have cost.
+    spent: u64,
+    /// How many of each since the last look at them.
     window: (u32, u32),
     /// Look-ups that are not worth remembering.
     pass_over: u32,
-    /// After so many look-ups all rows are brought in at once; not known before the first are made.
+    /// When look-ups have cost so much all rows are brought in at once; not known before the first are made.
     bring_in_after: Option<u64>,
 }
 
@@ -59,9 +61,19 @@ impl Habit {
         true
     }
 
-    /// Whether it is time to bring all rows in: keys come again, and enough of them were looked up one by one, so many in all by those who
-    /// would do it together.
-    pub fn wants_all(&mut self, looked_up: u64) -> Result<bool, Error> {
+    /// What a look-up has cost.
+    pub fn has_spent(&mut self, cost: u64) {
+        self.spent += cost;
+    }
+
+    /// What all of them have cost.
+    pub fn spent(&self) -> u64 {
+        self.spent
+    }
+
+    /// Whether it is time to bring all rows in: keys come again, and those who would do it together have spent enough on looking keys up
+    /// one by one.
+    pub fn wants_all(&mut self, spent: u64) -> Result<bool, Error> {
         if self.looked_up < FEW || self.remembered < self.looked_up / 20 {
             return Ok(false);
         }
@@ -70,7 +82,7 @@ impl Habit {
             None => preload::worth_it_after()?.unwrap_or(u64::MAX),
         };
         self.bring_in_after = Some(after);
-        if looked_up < after {
+        if spent < after {
             return Ok(false);
         }
         // once, whatever comes of it

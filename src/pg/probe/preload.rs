@@ -36,7 +36,7 @@ pub fn extent() -> Result<Option<Extent>, Error> {
     Ok(Some(Extent { pages, rows }))
 }
 
-/// After how many look-ups that found nothing remembered a pass costs no more than they did; `None` where no pass is to be
+/// How much look-ups may cost (see [`scan::spent`]) before a pass would have cost no more; `None` where no pass is to be
 /// made: SQL has to be asked, or this transaction would conflict with every writer of the table.
 ///
 /// # Errors
@@ -47,8 +47,8 @@ pub fn worth_it_after() -> Result<Option<u64>, Error> {
         return Ok(None);
     }
     let Some(Extent { pages, rows }) = extent()? else { return Ok(None) };
-    // a probe of what is not in the processor's caches costs about four pages of a pass, or sixteen of its rows
-    Ok(Some(64.max(u64::from(pages) / 4 + rows / 16)))
+    // going to a remembered place costs about four fifths of a page of a pass, or four of its rows
+    Ok(Some(64.max(u64::from(pages) * 5 / 4 + rows / 4)))
 }
 
 /// Hands every row of a service to `each`, or those in some pages, until it returns false; says whether it saw all of them.

@@ -33,6 +33,8 @@ pub(super) struct Scan {
 
 static OPEN: Lone<*mut Scan> = Lone::new(core::ptr::null_mut());
 pub(super) static BUSY: Lone<bool> = Lone::new(false);
+/// What look-ups have cost: 1 for a place that was remembered, 2 for the way down the index.
+static SPENT: Lone<u64> = Lone::new(0);
 /// What has to be given back, also when the opening failed half-way.
 static HELD: Lone<Option<(pg_sys::ResourceOwner, pg_sys::MemoryContext)>> = Lone::new(None);
 
@@ -127,11 +129,13 @@ pub fn find<T>(
     // SAFETY: the arguments of the scan keys live until `rest`. The frames inside the guards own nothing.
     let found = unsafe {
         pg_sys::ffi::pg_guard_ffi_boundary(|| {
+            SPENT.set(SPENT.get() + 1);
             if let Some(at) = place.as_ref().and_then(Place::known) {
                 if row_at(scan, &at) && scan.found().is_of(service, key) {
                     return true;
                 }
             }
+            SPENT.set(SPENT.get() + 1);
             scan.ask(service, key);
             next(scan, place.as_ref())
         })
@@ -144,6 +148,11 @@ pub fn find<T>(
     drop(owner);
     BUSY.set(false);
     Some(value)
+}
+
+/// What the look-ups of this process have cost so far, in look-ups by a remembered place.
+pub fn spent() -> u64 {
+    SPENT.get()
 }
 
 /// A value of type text in `words`: header and bytes, aligned as PostgreSQL wants it.

@@ -9,7 +9,7 @@ use super::memo::{Answer, Memo, Row};
 use super::together::group::Seen;
 use super::together::shared::{self, SharedMemo};
 use super::together::{self, Together};
-use super::{answer, preload, target};
+use super::{answer, preload, scan, target};
 use crate::core::error::Error;
 use crate::core::key;
 use crate::core::service::Service;
@@ -119,7 +119,8 @@ pub fn get(fcinfo: pg_sys::FunctionCallInfo, service: &str, key: Given) -> Resul
     let mut shared = None;
     if limit > 0 {
         if !known.habit.passes_over() {
-            shared = known.together.memo(&stamp.seen, &known.service.name, known.habit.looked_up(), limit)?;
+            known.together.look_after(known.habit.looked_up(), &stamp.seen, &known.service.name, limit)?;
+            shared = known.together.memo();
         }
         // a text that is found there is in normal form
         if let (Some(memo), Given::Text(text)) = (shared, key) {
@@ -153,10 +154,10 @@ pub fn get(fcinfo: pg_sys::FunctionCallInfo, service: &str, key: Given) -> Resul
             }
         }
         if !site.memo.is_complete(site.last as u32) {
-            let looked_up = shared.map_or(known.habit.looked_up(), |memo| memo.looked_up(1));
+            let spent = known.together.spent(known.habit.spent());
             if !known.habit.is_new() {
                 limit = 0;
-            } else if encoding::is_utf8() && known.habit.wants_all(looked_up)? {
+            } else if encoding::is_utf8() && known.habit.wants_all(spent)? {
                 match shared {
                     Some(memo) => together::bring_all_in(memo, &known.service)?,
                     None => bring_all_in(&mut site.memo, site.last as u32, &known.service, limit)?,
@@ -176,7 +177,10 @@ pub fn get(fcinfo: pg_sys::FunctionCallInfo, service: &str, key: Given) -> Resul
     let at = (site.last as u32, key.bytes());
     let shared = shared.filter(|_| limit > 0).map(|memo| (memo, &*normal));
     let mut keep = Keep { memo: &mut site.memo, counter: &mut known.counter, at, limit, shared };
-    answer::fresh(&known.service, &normal, &mut keep, 0)
+    let before = scan::spent();
+    let found = answer::fresh(&known.service, &normal, &mut keep, 0);
+    known.habit.has_spent(scan::spent() - before);
+    found
 }
 
 /// Brings all rows of a service into the memo, as far as there is room.

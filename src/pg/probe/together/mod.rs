@@ -12,6 +12,7 @@ use crate::core::service::Service;
 use crate::pg::lone;
 use group::{Asked, Joined, Seen};
 use shared::SharedMemo;
+use std::cell::Cell;
 use std::rc::Rc;
 
 /// Look-ups before a memo is looked for: fewer are not worth it. Between two attempts as many are made as before.
@@ -22,45 +23,51 @@ pub struct Together {
     memo: Option<Rc<SharedMemo>>,
     /// After how many look-ups it is looked for.
     look_after: u64,
+    /// What the other processes know of the cost of this one's look-ups.
+    told: Cell<u64>,
 }
 
 impl Default for Together {
     fn default() -> Self {
-        Together { memo: None, look_after: FEW }
+        Together { memo: None, look_after: FEW, told: Cell::new(0) }
     }
 }
 
 impl Together {
-    /// The memo, looked for when it is time to: after so many look-ups of this process.
+    /// Looks for the memo when it is time to: after so many look-ups of this process.
     ///
     /// # Errors
     /// As [`target::current`].
     #[inline]
-    pub fn memo(
-        &mut self,
-        seen: &Seen,
-        service: &str,
-        looked_up: u64,
-        limit: usize,
-    ) -> Result<Option<&SharedMemo>, Error> {
+    pub fn look_after(&mut self, looked_up: u64, seen: &Seen, service: &str, limit: usize) -> Result<(), Error> {
         if self.memo.is_none() && looked_up >= self.look_after {
-            self.look(seen, service, looked_up, limit)?;
+            self.look(seen, service, limit)?;
         }
-        Ok(self.memo.as_deref())
+        Ok(())
+    }
+
+    /// The memo, where there is one.
+    #[inline]
+    pub fn memo(&self) -> Option<&SharedMemo> {
+        self.memo.as_deref()
+    }
+
+    /// What all processes have spent on look-ups, if this one has spent `own`, also before it found the others.
+    pub fn spent(&self, own: u64) -> u64 {
+        match &self.memo {
+            Some(memo) => memo.spent(own - self.told.replace(own)),
+            None => own,
+        }
     }
 
     #[cold]
-    fn look(&mut self, seen: &Seen, service: &str, looked_up: u64, limit: usize) -> Result<(), Error> {
+    fn look(&mut self, seen: &Seen, service: &str, limit: usize) -> Result<(), Error> {
         self.look_after *= 2;
         let (Some(target), Some(extent)) = (target::current()?, preload::extent()?) else { return Ok(()) };
         let times = (lone::transaction_start(), lone::statement_start());
         let asked = Asked { seen: *seen, times, user: lone::user(), table: target.heap };
         match group::join(asked, service, extent.rows, limit) {
-            Joined::Memo(memo) => {
-                // what it looked up alone counts too
-                memo.looked_up(looked_up);
-                self.memo = Some(memo);
-            }
+            Joined::Memo(memo) => self.memo = Some(memo),
             Joined::NotYet => (),
             Joined::Never => self.look_after = u64::MAX,
         }

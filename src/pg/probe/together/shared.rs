@@ -29,8 +29,8 @@ struct Head {
     /// Of the hash, so that nobody can choose keys that fall into one bucket.
     seed: u64,
     entries: AtomicU32,
-    /// Look-ups in the table.
-    looked_up: AtomicU64,
+    /// What look-ups in the table have cost.
+    spent: AtomicU64,
     /// Of bringing all rows in: pages of the table, one more than there are; those that are taken; those that are read.
     pages: AtomicU32,
     taken: AtomicU32,
@@ -233,9 +233,9 @@ impl SharedMemo {
         }
     }
 
-    /// Counts look-ups in the table; says how many there were in all.
-    pub fn looked_up(&self, more: u64) -> u64 {
-        self.head().looked_up.fetch_add(more, Relaxed) + more
+    /// Adds what look-ups have cost; says what that is in all.
+    pub fn spent(&self, more: u64) -> u64 {
+        self.head().spent.fetch_add(more, Relaxed) + more
     }
 
     /// Pages of the table that this process is to bring in, of so many; `None` when others have the rest, or it was given up.
