@@ -140,7 +140,7 @@ fn every_look_up_is_counted_once_whoever_remembered_it() {
     }
 }
 
-/// More queries than there are places for their memos, of which some end by being cancelled and some with their session.
+/// Many times as many queries as there are places for their memos, of which some fail, some are cancelled and some end with their session.
 #[test]
 fn the_places_and_the_memory_of_queries_that_end_are_free_again() {
     let reads = events(Reads::new("together_free"));
@@ -150,7 +150,7 @@ fn the_places_and_the_memory_of_queries_that_end_are_free_again() {
     let posix: String = one(&mut client, "SHOW dynamic_shared_memory_type");
     assert_eq!(posix, "posix");
     let before: i64 = one(&mut client, segments);
-    for at in 0..100 {
+    for at in 0..400 {
         let mut session = reads.client();
         run(&mut session, &format!("{WORKERS}; SET max_parallel_workers_per_gather = 2"));
         match at % 4 {
@@ -164,7 +164,11 @@ fn the_places_and_the_memory_of_queries_that_end_are_free_again() {
                 let slow = ASK.replace("FROM events", "FROM events, generate_series(1, 50)");
                 refused(&mut session, &slow, "57014", "");
             }
-            2 => run(&mut session, &format!("BEGIN; DECLARE c CURSOR FOR {few}; FETCH 1 FROM c")),
+            2 => {
+                // with its memo, if the leader looked anything up
+                let ends = format!("SELECT pg_terminate_backend(pg_backend_pid()), pg_sleep(60) FROM ({few}) q");
+                assert!(session.simple_query(&ends).is_err(), "it went on for a minute");
+            }
             _ => drop(one::<i64>(&mut session, few)),
         }
     }
