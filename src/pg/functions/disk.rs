@@ -18,7 +18,7 @@ use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 /// The mode of the disk cache, whether its directory is set, and what is wrong with reading and writing it now.
 #[allow(clippy::type_complexity)] // the columns of the report
@@ -184,21 +184,27 @@ fn export(
     let root = PathBuf::from(&*directory);
     let tree = disk::patiently(move || Tree::open(&root).map(Arc::new))?.map_err(not_writable)?;
     let mut batch = Batch::default();
+    // goes when this is cancelled, and the thread sees that nobody waits for the rest
+    let waiting = Arc::new(());
     while batch.rows < i64::from(most) {
         pgrx::check_for_interrupts!();
         let files = next(services.clone(), AT_ONCE.min(i64::from(most) - batch.rows))?;
         if files.is_empty() {
             break;
         }
-        let tree = tree.clone();
-        batch = disk::patiently(move || write_all(&tree, files, batch))?.map_err(not_writable)?;
+        let (tree, waited_for) = (tree.clone(), Arc::downgrade(&waiting));
+        batch = disk::patiently(move || write_all(&tree, files, batch, &waited_for))?.map_err(not_writable)?;
     }
     disk::patiently(move || tree.flush())?.map_err(not_writable)?;
     Ok(batch)
 }
 
-fn write_all(tree: &Tree, files: Vec<File>, mut batch: Batch) -> Result<Batch, Trouble> {
+/// Writes files as long as somebody waits for them.
+fn write_all(tree: &Tree, files: Vec<File>, mut batch: Batch, waited_for: &Weak<()>) -> Result<Batch, Trouble> {
     for (file, fetched_at) in files {
+        if waited_for.strong_count() == 0 {
+            break;
+        }
         batch.rows += 1;
         write(tree, file, fetched_at, &mut batch)?;
     }

