@@ -69,6 +69,19 @@ impl Aside {
         &mut self,
         work: impl FnOnce() -> T + Send + 'static,
         longest: Option<Duration>,
+        idle: impl FnMut(),
+    ) -> Result<T, Unanswered> {
+        self.run_in_steps(move |_| work(), longest, idle)
+    }
+
+    /// As [`Aside::run`], for work that can end early: it is told whether somebody still waits.
+    ///
+    /// # Errors
+    /// As [`Aside::run`].
+    pub fn run_in_steps<T: Send + 'static>(
+        &mut self,
+        work: impl FnOnce(&AtomicBool) -> T + Send + 'static,
+        longest: Option<Duration>,
         mut idle: impl FnMut(),
     ) -> Result<T, Unanswered> {
         if self.stuck() {
@@ -83,7 +96,7 @@ impl Aside {
             let _open = open;
             if waited_for.load(Ordering::Relaxed) {
                 // nobody there any more: nobody wants it
-                let _ = send.send(work());
+                let _ = send.send(work(&waited_for));
             }
         }))?;
         let begun = Instant::now();
@@ -141,6 +154,20 @@ mod tests {
         let (end, ends) = mpsc::channel::<()>();
         assert_eq!(aside.run(move || ends.recv().is_ok(), SHORT, || {}), Err(Unanswered::TooLong));
         end
+    }
+
+    #[test]
+    fn work_in_steps_sees_that_nobody_waits_any_more() {
+        let mut aside = Aside::default();
+        let (seen, sees) = mpsc::channel();
+        let steps = move |waited_for: &AtomicBool| {
+            while waited_for.load(Ordering::Relaxed) {
+                thread::yield_now();
+            }
+            seen.send(()).expect("the test waits");
+        };
+        assert_eq!(aside.run_in_steps(steps, SHORT, || {}), Err(Unanswered::TooLong));
+        sees.recv_timeout(Duration::from_secs(60)).expect("it has ended");
     }
 
     fn until_free(aside: &Aside) {

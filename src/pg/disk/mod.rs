@@ -29,6 +29,7 @@ use shared::{read_trouble, reading_again, unreadable};
 use std::cell::RefCell;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 
 /// What the files say of a key that the table has no fresh answer for, if that is newer than what the table knows, and
 /// fresh or expired by no more than `grace`. The worker is told, and takes it over.
@@ -221,7 +222,15 @@ pub fn written_elsewhere(directory: &Path) -> Result<bool, Error> {
 /// # Errors
 /// There is no thread to be had.
 pub fn patiently<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Error> {
-    let done = Aside::default().run(work, None, || {
+    patiently_in_steps(move |_| work())
+}
+
+/// As [`patiently`], for work that ends early when it is told that nobody waits any more.
+///
+/// # Errors
+/// As [`patiently`].
+pub fn patiently_in_steps<T: Send + 'static>(work: impl FnOnce(&AtomicBool) -> T + Send + 'static) -> Result<T, Error> {
+    let done = Aside::default().run_in_steps(work, None, || {
         pgrx::check_for_interrupts!();
     });
     done.map_err(|why| match why {

@@ -18,7 +18,8 @@ use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys::panic::ErrorReport;
 use pgrx::prelude::*;
 use std::path::PathBuf;
-use std::sync::{Arc, Weak};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
 
 /// The mode of the disk cache, whether its directory is set, and what is wrong with reading and writing it now.
 #[allow(clippy::type_complexity)] // the columns of the report
@@ -184,25 +185,24 @@ fn export(
     let root = PathBuf::from(&*directory);
     let tree = disk::patiently(move || Tree::open(&root).map(Arc::new))?.map_err(not_writable)?;
     let mut batch = Batch::default();
-    // goes when this is cancelled, and the thread sees that nobody waits for the rest
-    let waiting = Arc::new(());
     while batch.rows < i64::from(most) {
         pgrx::check_for_interrupts!();
         let files = next(services.clone(), AT_ONCE.min(i64::from(most) - batch.rows))?;
         if files.is_empty() {
             break;
         }
-        let (tree, waited_for) = (tree.clone(), Arc::downgrade(&waiting));
-        batch = disk::patiently(move || write_all(&tree, files, batch, &waited_for))?.map_err(not_writable)?;
+        let tree = tree.clone();
+        let write = move |waited_for: &AtomicBool| write_all(&tree, files, batch, waited_for);
+        batch = disk::patiently_in_steps(write)?.map_err(not_writable)?;
     }
     disk::patiently(move || tree.flush())?.map_err(not_writable)?;
     Ok(batch)
 }
 
 /// Writes files as long as somebody waits for them.
-fn write_all(tree: &Tree, files: Vec<File>, mut batch: Batch, waited_for: &Weak<()>) -> Result<Batch, Trouble> {
+fn write_all(tree: &Tree, files: Vec<File>, mut batch: Batch, waited_for: &AtomicBool) -> Result<Batch, Trouble> {
     for (file, fetched_at) in files {
-        if waited_for.strong_count() == 0 {
+        if !waited_for.load(Ordering::Relaxed) {
             break;
         }
         batch.rows += 1;
