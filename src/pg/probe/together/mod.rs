@@ -23,13 +23,14 @@ pub struct Together {
     memo: Option<Rc<SharedMemo>>,
     /// After how many look-ups it is looked for.
     look_after: u64,
-    /// What the other processes know of the cost of this one's look-ups.
-    told: Cell<u64>,
+    /// What this one's look-ups have cost, and of that what the others do not know.
+    own: Cell<u64>,
+    untold: Cell<u64>,
 }
 
 impl Default for Together {
     fn default() -> Self {
-        Together { memo: None, look_after: FEW, told: Cell::new(0) }
+        Together { memo: None, look_after: FEW, own: Cell::new(0), untold: Cell::new(0) }
     }
 }
 
@@ -54,10 +55,8 @@ impl Together {
 
     /// What all processes have spent on look-ups, if this one has spent `own`, also before it found the others.
     pub fn spent(&self, own: u64) -> u64 {
-        match &self.memo {
-            Some(memo) => memo.spent(own - self.told.replace(own)),
-            None => own,
-        }
+        self.untold.set(self.untold.get() + own - self.own.replace(own));
+        self.memo.as_ref().map_or(own, |memo| memo.spent(&self.untold))
     }
 
     #[cold]

@@ -22,16 +22,31 @@ const MOST_BUCKETS: u64 = 1 << 24;
 /// Pages that a process reads at once when all rows are brought in.
 const PAGES: u32 = 64;
 
+/// Numbers of entries that a process takes at once, and the cost of look-ups that it keeps to itself.
+const AT_ONCE: u32 = 64;
+
 /// What stands before the buckets. A bucket is the place of its first entry in lines of memory; 0 is none, as there the memory's own head stands.
-#[repr(C, align(64))]
+#[repr(C)]
 struct Head {
     buckets: u64,
     /// Of the hash, so that nobody can choose keys that fall into one bucket.
     seed: u64,
+    written: Written,
+    pass: Pass,
+}
+
+/// What look-ups change: a line of its own, as each of them reads the others.
+#[repr(C, align(64))]
+struct Written {
+    /// Numbers of entries that are taken.
     entries: AtomicU32,
     /// What look-ups in the table have cost.
     spent: AtomicU64,
-    /// Of bringing all rows in: pages of the table, one more than there are; those that are taken; those that are read.
+}
+
+/// Of bringing all rows in: pages of the table, one more than there are; those that are taken; those that are read.
+#[repr(C, align(64))]
+struct Pass {
     pages: AtomicU32,
     taken: AtomicU32,
     read: AtomicU32,
@@ -62,6 +77,8 @@ pub struct SharedMemo {
     /// What this process has taken for entries and for answers and not yet filled.
     for_entries: Cell<Chunk>,
     for_answers: Cell<Chunk>,
+    /// The same of numbers of entries: the next one and how many there are.
+    numbers: Cell<(u32, u32)>,
     /// How often this process found each entry, and which ones.
     found: RefCell<Found>,
 }
@@ -110,6 +127,7 @@ impl SharedMemo {
             hasher: foldhash::fast::FixedState::with_seed(seed),
             for_entries: Cell::default(),
             for_answers: Cell::default(),
+            numbers: Cell::default(),
             found: RefCell::default(),
         }
     }
@@ -215,7 +233,7 @@ impl SharedMemo {
         let hash = self.hash(key);
         let Row { id, block } = row.unwrap_or(Row { id: 0, block: 0 });
         let (key_length, hit) = (key.len() as u32, u32::from(row.is_some()));
-        let number = self.head().entries.fetch_add(1, Relaxed);
+        let number = self.number();
         let mut new = Entry { hash, answer: lies, row: id, block, next: 0, key_length, number, hit };
         // SAFETY: as above.
         unsafe { core::ptr::copy_nonoverlapping(key.as_ptr(), entry.add(1).cast(), key.len()) };
@@ -233,38 +251,53 @@ impl SharedMemo {
         }
     }
 
-    /// Adds what look-ups have cost; says what that is in all.
-    pub fn spent(&self, more: u64) -> u64 {
-        self.head().spent.fetch_add(more, Relaxed) + more
+    /// A number for an entry that no other has. Some that were taken are never used.
+    fn number(&self) -> u32 {
+        let (next, left) = match self.numbers.get() {
+            (_, 0) => (self.head().written.entries.fetch_add(AT_ONCE, Relaxed), AT_ONCE),
+            some => some,
+        };
+        self.numbers.set((next + 1, left - 1));
+        next
+    }
+
+    /// What look-ups of all have cost, as far as they have said so. `own` is what this one has not said yet; it says it when there is enough of it.
+    pub fn spent(&self, own: &Cell<u64>) -> u64 {
+        let spent = &self.head().written.spent;
+        if own.get() < AT_ONCE.into() {
+            return spent.load(Relaxed) + own.get();
+        }
+        let more = own.take();
+        spent.fetch_add(more, Relaxed) + more
     }
 
     /// Pages of the table that this process is to bring in, of so many; `None` when others have the rest, or it was given up.
     pub fn next_pages(&self, pages: u32) -> Option<Range<u32>> {
-        let head = self.head();
+        let pass = &self.head().pass;
         // who begins says how many there are: what came behind them later nobody of the query sees
-        let _ = head.pages.compare_exchange(0, pages.saturating_add(1), AcqRel, Acquire);
-        let pages = head.pages.load(Acquire) - 1;
-        if head.given_up.load(Relaxed) || head.taken.load(Relaxed) >= pages {
+        let _ = pass.pages.compare_exchange(0, pages.saturating_add(1), AcqRel, Acquire);
+        let pages = pass.pages.load(Acquire) - 1;
+        if pass.given_up.load(Relaxed) || pass.taken.load(Relaxed) >= pages {
             return None;
         }
-        let start = head.taken.fetch_add(PAGES, AcqRel);
+        let start = pass.taken.fetch_add(PAGES, AcqRel);
         (start < pages).then(|| start..pages.min(start + PAGES))
     }
 
     /// Says that all rows of these pages are in here.
     pub fn have_read(&self, pages: Range<u32>) {
-        self.head().read.fetch_add(pages.len() as u32, Release);
+        self.head().pass.read.fetch_add(pages.len() as u32, Release);
     }
 
     /// Says that not all rows will be in here.
     pub fn give_up(&self) {
-        self.head().given_up.store(true, Relaxed);
+        self.head().pass.given_up.store(true, Relaxed);
     }
 
     fn is_complete(&self) -> bool {
-        let head = self.head();
-        let pages = head.pages.load(Relaxed);
-        pages > 0 && head.read.load(Acquire) == pages - 1 && !self.memory.is_torn()
+        let pass = &self.head().pass;
+        let pages = pass.pages.load(Relaxed);
+        pages > 0 && pass.read.load(Acquire) == pages - 1 && !self.memory.is_torn()
     }
 }
 
