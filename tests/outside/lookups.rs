@@ -76,6 +76,10 @@ fn parallel_workers_count_too() {
         .collect();
     assert!(plan.contains("Workers Launched: 2"), "{plan}");
     assert_eq!(one::<String>(&mut client, COUNTED), "1000 hits, 0 misses, 0 dropped");
+    fold(&base);
+    base.wait_for::<i64>(HITS_OF_ROWS, 1000);
+    let each = "SELECT min(hit_count) || ' to ' || max(hit_count) FROM enrichment_cache";
+    assert_eq!(base.one::<String>(each), "1 to 1", "hits of a row");
 }
 
 #[test]
@@ -110,11 +114,16 @@ fn when_too_many_rows_are_looked_up_at_once_touches_are_dropped_and_counted_but_
     // each key twice in a row: keys that do not come again soon are not remembered, and told of at each look-up
     run(&mut client, "SELECT enrich_get('dshield', key) FROM asked, LATERAL generate_series(1, 2 + 0 * length(key))");
     let counted = one::<String>(&mut client, COUNTED);
+    // told of one by one; what a transaction has not told at its end it tells then
+    run(&mut client, "SET enrichment_cache.memo_size = 0");
+    run(&mut client, "SELECT enrich_get('dshield', key) FROM (SELECT key FROM asked LIMIT 1500) few");
+    let more = one::<String>(&mut base.client(), COUNTED);
     signal("-CONT");
     // each row is told of once, but for the first look-up of all, which is told of by itself
     assert_eq!(counted, format!("40000 hits, 0 misses, {} dropped", 20_001 - 8192));
+    assert_eq!(more, format!("41500 hits, 0 misses, {} dropped", 21_501 - 8192));
     fold(&base);
-    base.wait_for::<i64>(FOLDED, 40_000);
+    base.wait_for::<i64>(FOLDED, 41_500);
     base.wait_for::<bool>(&format!("SELECT ({HITS_OF_ROWS}) BETWEEN 8192 AND 2 * 8192"), true);
 }
 

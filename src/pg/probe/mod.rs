@@ -20,6 +20,7 @@ pub mod together;
 use crate::core::error::Error;
 use crate::pg::encoding;
 use crate::pg::lone;
+use crate::pg::tally;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 use scan::Found;
@@ -37,6 +38,9 @@ pub fn init() {
 #[pg_guard]
 unsafe extern "C-unwind" fn transaction_event(event: pg_sys::XactEvent::Type, _arg: *mut core::ffi::c_void) {
     use pg_sys::XactEvent::*;
+    if !matches!(event, XACT_EVENT_PRE_COMMIT | XACT_EVENT_PARALLEL_PRE_COMMIT | XACT_EVENT_PRE_PREPARE) {
+        tally::end();
+    }
     match event {
         XACT_EVENT_PRE_COMMIT | XACT_EVENT_PARALLEL_PRE_COMMIT | XACT_EVENT_PRE_PREPARE => scan::end(false),
         XACT_EVENT_ABORT | XACT_EVENT_PARALLEL_ABORT => {

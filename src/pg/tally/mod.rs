@@ -58,6 +58,9 @@ thread_local! {
 
 static MY_RING: Lone<usize> = Lone::new(0);
 
+/// Rows that `touch` found no room for and has not added yet.
+static UNTOLD: Lone<u32> = Lone::new(0);
+
 /// What is reserved of shared memory.
 pub const PART: Part = Part { name: c"enrichment_cache look-ups", size: size_of::<Area>, take };
 
@@ -175,9 +178,25 @@ fn name(place: &Place) -> &str {
     unsafe { (*place.name.get()).as_str() }
 }
 
-/// Notes that a row of this database's cache was looked up.
+/// Notes that a row of this database's cache was looked up, in a transaction whose end is told of with [`end`].
 pub fn touch(row: i64, block: u32, hits: u32) {
-    Touches::default().row(row, block, hits);
+    let mut touches = Touches::default();
+    touches.row(row, block, hits);
+    if std::mem::take(&mut touches.dropped) > 0 {
+        // as counters: processes that look up at the same time would hand the line to each other for each row
+        UNTOLD.set(UNTOLD.get() + 1);
+        if UNTOLD.get() >= UNADDED {
+            end();
+        }
+    }
+}
+
+/// A transaction ends: what it counted and has not added yet is added.
+pub fn end() {
+    if let (1.., Some(area)) = (UNTOLD.get(), area()) {
+        drop_some(area, UNTOLD.get().into());
+        UNTOLD.set(0);
+    }
 }
 
 /// Many rows that were looked up, noted one after the other: from the first that finds no room on, the rest is only counted.
