@@ -85,6 +85,7 @@ fn over(bed: &Bed, session: &mut Session, table: &str, keys: u64, rows: u64) -> 
         statement(GET_NO_MEMO, &format!("SET {MEMO_SIZE} = 0"), &get, rows).available(memo),
         statement(CORRELATED, "", &correlated, rows),
         statement(PLPGSQL, "", &plpgsql, rows),
+        rivals::by_spi(&get, rows).available(memo),
         statement(SQL_FUNCTION, "", &sql, rows),
         statement(EXECUTED, "", &executed, few),
     ];

@@ -65,6 +65,7 @@ pub fn measure(bed: &mut Bed) -> Result<Findings> {
     }
     variants.push(statement(CORRELATED, "", &correlated, rows));
     variants.push(statement(PLPGSQL, "", &plpgsql, rows));
+    variants.push(rivals::by_spi(&get, rows).available(memo));
     variants.push(statement(MEMOIZE, ONLY_NESTED_LOOPS, &join, rows).available(memoize));
     variants.push(statement(HASH_JOIN, ONLY_HASH_JOINS, &join, rows));
     let measured = in_turns(bed, "all sessions", &mut session, variants)?;

@@ -1,5 +1,6 @@
 //! What a user would write in place of enrich_get, and the checks that all of them find the same.
 
+use crate::measure::rounds::Variant;
 use crate::measure::session::Session;
 use crate::Result;
 
@@ -12,6 +13,7 @@ pub const GET: &str = "`enrich_get(service, text)`";
 pub const GET_NO_MEMO: &str = "`enrich_get(service, text)`, memo_size = 0";
 pub const CORRELATED: &str = "correlated subquery";
 pub const PLPGSQL: &str = "plpgsql function (a kept plan run by SPI)";
+pub const SPI: &str = "compiled function, a kept plan run by SPI";
 pub const SQL_FUNCTION: &str = "`LANGUAGE sql` function";
 pub const EXECUTED: &str = "plpgsql function with EXECUTE (SPI, planned each time)";
 
@@ -37,6 +39,13 @@ const FUNCTIONS: &str = "
                  WHERE c.service = $1 AND c.cache_key = $2 AND c.expires_at > now()' INTO answer USING which, wanted;
         RETURN answer;
     END $$";
+
+/// The table is changed so that sessions look at it anew.
+const DISTRIBUTED: &str = "SET allow_system_table_mods = on;
+    CREATE TABLE pg_catalog.pg_dist_partition (logicalrelid regclass NOT NULL, partmethod \"char\" NOT NULL, partkey text,
+        colocationid int NOT NULL DEFAULT 0, repmodel \"char\" NOT NULL DEFAULT 's');
+    INSERT INTO pg_catalog.pg_dist_partition (logicalrelid, partmethod) VALUES ('enrichment_cache', 'h');
+    ALTER TABLE enrichment_cache SET (autovacuum_enabled = off)";
 
 /// Makes the functions.
 ///
@@ -67,6 +76,20 @@ pub fn correlated(key: &str, from: &str) -> String {
 /// By one of the functions above.
 pub fn function(name: &str, key: &str, from: &str) -> String {
     counting(&format!("bench.{name}('dshield', {key})"), from)
+}
+
+/// Nanoseconds for each of `rows` by a compiled function that runs a kept plan by SPI: what enrich_get itself is where Citus lists its table, here
+/// in an imitation of that list. Nothing is remembered.
+pub fn by_spi<'a>(sql: &str, rows: u64) -> Variant<'a, Session> {
+    let sql = sql.to_string();
+    Variant::new(SPI, move |session: &mut Session| {
+        session.run("RESET ALL")?;
+        session.run(&format!("SET {MEMO_SIZE} = 0; {DISTRIBUTED}"))?;
+        let took = session.time(&sql);
+        session
+            .run("DROP TABLE pg_catalog.pg_dist_partition; ALTER TABLE enrichment_cache RESET (autovacuum_enabled)")?;
+        Ok(took?.as_nanos() as f64 / rows as f64)
+    })
 }
 
 /// Fails unless all statements give the same number, which they are expected to.
