@@ -43,6 +43,34 @@ fn files_get_the_columns_virustotal_answers_for() {
     assert!(one::<bool>(&mut client, "SELECT bool_or(vt_malicious) FROM files"), "no file is malicious");
 }
 
+/// What an answer does not say, or an answer that says nothing at all, leaves what stood in the columns before.
+#[test]
+fn columns_of_files_keep_what_an_answer_does_not_give() {
+    let base = Base::new("sources", "files_kept");
+    base.run(
+        r#"UPDATE enrichment_service SET enabled = false;
+        CREATE TABLE files (id serial, session_id varchar(64), shasum varchar(64), vt_classification text, vt_description text,
+            vt_malicious bool NOT NULL DEFAULT false, vt_first_seen timestamptz, vt_last_analysis timestamptz, vt_positives int, vt_total int,
+            vt_scan_date timestamptz, enrichment_status varchar(16) NOT NULL DEFAULT 'pending');
+        INSERT INTO files (shasum, vt_classification, vt_description, vt_malicious, vt_first_seen, vt_positives, vt_total, enrichment_status)
+            SELECT repeat(x, 64), 'worm', 'ELF', true, '2025-01-01 UTC', 7, 60, 'failed' FROM unnest('{a,b,c}'::text[]) x;
+        SELECT enrich_store('virustotal', repeat('a', 64), '{"data": {"attributes": {"last_analysis_stats": {"malicious": 3, "harmless": 9}}}}'),
+            enrich_store('virustotal', repeat('b', 64), NULL, response_status => 'not_found');
+        SELECT enrich_attach('files', 'shasum', '{virustotal}')"#,
+    );
+    base.wait_for("SELECT count(*) FROM files WHERE enrichment_status IN ('enriched', 'not_found')", 2i64);
+    wait_quiet(&base);
+    let row = |letter: char| -> String {
+        base.one(&format!(
+            "SELECT concat_ws(' ', vt_classification, vt_description, vt_malicious, vt_first_seen = '2025-01-01 UTC', vt_positives, vt_total,
+                vt_scan_date, enrichment_status) FROM files WHERE shasum = repeat('{letter}', 64)"
+        ))
+    };
+    assert_eq!(row('a'), "worm ELF t t 3 12 enriched");
+    assert_eq!(row('b'), "worm ELF t t 7 60 not_found");
+    assert_eq!(row('c'), "worm ELF t t 7 60 failed", "nothing is known of it");
+}
+
 #[test]
 fn passwords_get_what_hibp_knows_of_them_and_only_their_prefix_leaves() {
     let base = Base::new("sources", "passwords");

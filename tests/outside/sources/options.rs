@@ -152,6 +152,32 @@ fn sessions_of_a_malicious_file_are_flagged_whichever_came_first_and_never_unfla
     base.wait_for(flagged, "later s1 s3".to_string());
 }
 
+/// Each row of the files has one session, so sessions are flagged in transactions of the interval as well, also where many hold one file.
+#[test]
+fn many_sessions_of_a_malicious_file_are_flagged_in_transactions_of_the_interval() {
+    for index in ["CREATE INDEX ON files (shasum)", "SELECT"] {
+        let name = if index == "SELECT" { "flagged_by_slices" } else { "flagged_by_pieces" };
+        let base = Base::new("sources", name);
+        base.run(&format!(
+            "UPDATE enrichment_service SET enabled = false;
+             CREATE TABLE session_summaries (session_id varchar(64) PRIMARY KEY, source_ip varchar(45), vt_flagged bool NOT NULL DEFAULT false,
+                enrichment jsonb);
+             CREATE TABLE files (id serial, session_id varchar(64), shasum varchar(64), vt_malicious bool);
+             {index};
+             INSERT INTO session_summaries SELECT 's' || n FROM generate_series(1, 500) n;
+             INSERT INTO files (session_id, shasum) SELECT 's' || n, repeat(CASE WHEN n > 300 THEN 'b' ELSE 'a' END, 64) FROM generate_series(1, 500) n;
+             SELECT enrich_store('virustotal', repeat(x, 64), '{{\"data\": {{\"attributes\": {{\"last_analysis_stats\": {{\"malicious\": 4}}}}}}}}')
+                FROM unnest('{{a,b}}'::text[]) x"
+        ));
+        base.run("SELECT enrich_attach('session_summaries', 'source_ip', '{dshield}', 'enrichment')");
+        base.run("SELECT enrich_attach('files', 'shasum', '{virustotal}', commit_interval => 20)");
+        base.wait_for("SELECT count(*) FROM session_summaries WHERE vt_flagged", 500i64);
+        let largest = "SELECT max(n) FROM (SELECT count(*) AS n FROM session_summaries GROUP BY xmin::text) t";
+        assert_eq!(base.one::<i64>(largest), 20, "sessions flagged in one transaction: {index}");
+        assert_eq!(base.one::<i64>("SELECT count(*) FROM files WHERE vt_malicious"), 500);
+    }
+}
+
 #[test]
 fn the_queue_has_each_key_once_with_the_worth_of_all_its_rows() {
     let base = Base::new("sources", "worth");
@@ -262,4 +288,53 @@ fn rows_that_move_while_their_key_is_written_piece_by_piece_are_not_left_out() {
     );
     base.wait_for("SELECT count(*) FROM visits WHERE answers ? 'dshield'", 59i64);
     wait_quiet(&base);
+}
+
+/// A source without a column to write into: its keys are asked about and their answers joined, and no row of it changes.
+#[test]
+fn a_table_that_is_only_joined_gets_its_answers_and_keeps_its_rows_as_they_are() {
+    let base = Base::new("sources", "join_only");
+    let keys = base.known("dshield", 3);
+    base.run("CREATE TABLE visits (id serial PRIMARY KEY, ip inet)");
+    let insert = |key: &str| base.run(&format!("INSERT INTO visits (ip) SELECT '{key}' FROM generate_series(1, 10)"));
+    let rows =
+        "SELECT string_agg(ctid || ' ' || xmin || ' ' || id || ' ' || ip, ',' ORDER BY id) FROM visits WHERE id <= 20";
+    insert(&keys[0]);
+    insert(&keys[1]);
+    let before: String = base.one(rows);
+    base.run("SELECT enrich_attach('visits', 'ip', '{dshield}')");
+    let joined = "SELECT count(d.country) FROM visits v JOIN enrichment_dshield d ON d.cache_key = host(v.ip)";
+    base.wait_for(joined, 20i64);
+    // rows that come later are asked about too
+    insert(&keys[2]);
+    base.wait_for(joined, 30i64);
+    wait_quiet(&base);
+    assert_eq!(base.one::<String>(rows), before);
+    assert_eq!(base.asked("dshield"), 3);
+    base.run("SELECT enrich_detach('visits')");
+    assert_eq!(base.one::<String>(rows), before);
+    assert_eq!(base.one::<i64>("SELECT count(*) FROM pg_trigger WHERE tgrelid = 'visits'::regclass"), 0);
+}
+
+/// Detaching takes the triggers and leaves what was written.
+#[test]
+fn a_detached_table_keeps_its_answers_and_no_trigger_in_any_partition() {
+    let base = Base::new("sources", "detached");
+    let keys = base.known("dshield", 4);
+    base.run(&format!(
+        "CREATE TABLE visits (id int, ip text, answers jsonb) PARTITION BY RANGE (id);
+         CREATE TABLE visits_1 PARTITION OF visits FOR VALUES FROM (0) TO (100);
+         CREATE TABLE visits_2 PARTITION OF visits FOR VALUES FROM (100) TO (200);
+         INSERT INTO visits SELECT n, k FROM unnest('{{{}}}'::text[]) k, generate_series(1, 150, 50) n;
+         SELECT enrich_attach('visits', 'ip', '{{dshield}}', 'answers')",
+        keys.join(",")
+    ));
+    base.wait_for("SELECT count(*) FROM visits WHERE answers ? 'dshield'", 12i64);
+    wait_quiet(&base);
+    let rows = "SELECT string_agg(tableoid || ' ' || ctid || ' ' || xmin || ' ' || v::text, ',' ORDER BY id, ip) FROM visits v";
+    let before: String = base.one(rows);
+    base.run("SELECT enrich_detach('visits')");
+    assert_eq!(base.one::<String>(rows), before);
+    let triggers = "SELECT count(*) FROM pg_trigger WHERE tgrelid IN ('visits'::regclass, 'visits_1'::regclass, 'visits_2'::regclass)";
+    assert_eq!(base.one::<i64>(triggers), 0);
 }

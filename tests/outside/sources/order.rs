@@ -66,3 +66,25 @@ fn a_key_that_waits_rises_with_rows_that_only_the_sweep_finds_and_falls_behind_a
     base.wait_for(&format!("SELECT ({}) BETWEEN -648 AND -646", priority("9.9.7.3")), true);
     assert!((-2648..=-2646).contains(&base.one::<i32>(&priority("9.9.7.2"))));
 }
+
+/// A session of which more is known than its address is asked about before one of which there is nothing else.
+#[test]
+fn sessions_with_commands_downloads_and_flags_are_asked_about_before_plain_ones() {
+    let base = Base::new("sources", "preset_worth");
+    base.run(
+        r#"UPDATE enrichment_service SET limits = '[{"max": 1, "per": "day"}]';
+        CREATE TABLE session_summaries (session_id varchar(64) PRIMARY KEY, source_ip varchar(45), first_event_at timestamptz,
+            command_count int NOT NULL DEFAULT 0, file_downloads int NOT NULL DEFAULT 0, vt_flagged bool NOT NULL DEFAULT false,
+            dshield_flagged bool NOT NULL DEFAULT false, enrichment jsonb);
+        INSERT INTO session_summaries (session_id, source_ip, first_event_at, command_count, file_downloads, vt_flagged, dshield_flagged) VALUES
+            ('plain', '9.9.8.1', '2026-01-01', 0, 0, false, false), ('commands', '9.9.8.2', '2026-01-01', 45, 0, false, false),
+            ('downloads', '9.9.8.3', '2026-01-01', 0, 3, false, false), ('malware', '9.9.8.4', '2026-01-01', 0, 0, true, false),
+            ('reported', '9.9.8.5', '2026-01-01', 0, 0, false, true), ('all', '9.9.8.6', '2026-01-01', 45, 3, true, true);
+        SELECT enrich_attach('session_summaries', 'source_ip', '{dshield}', 'enrichment')"#,
+    );
+    base.wait_for("SELECT count(*) FROM enrichment_queue", 5i64);
+    let order = "SELECT string_agg(s.session_id, ' ' ORDER BY q.priority DESC) FROM enrichment_queue q
+        JOIN session_summaries s ON s.source_ip = q.cache_key";
+    assert_eq!(base.one::<String>(order), "commands downloads malware reported plain");
+    assert_eq!(base.sandbox.calls("dshield").into_iter().map(|(_, key)| key).collect::<Vec<_>>(), ["9.9.8.6"]);
+}

@@ -50,9 +50,9 @@ pub fn write(source: &Source, taken: &Taken, part: Part) -> Result<Written, Erro
     })?;
     let bad = raw.iter().zip(&malicious).filter(|(_, malicious)| malicious.is_some_and(|n| n > 0));
     let bad: Vec<String> = bad.filter_map(|(raw, _)| raw.clone()).collect();
-    let flagged = sessions::flag(source, &bad)?;
+    let (flagged, all) = sessions::flag(source, &bad, part)?;
     let Some(change) = files_update(source, false).filter(|_| !raw.is_empty()) else {
-        return Ok(Written { rows: flagged, content: None, all: true });
+        return Ok(Written { rows: flagged, content: None, all });
     };
     let args = vec![
         (TEXTARRAYOID, Arg::of(raw)),
@@ -65,7 +65,8 @@ pub fn write(source: &Source, taken: &Taken, part: Part) -> Result<Written, Erro
         (TIMESTAMPTZARRAYOID, Arg::of(last_analysis)),
         (BOOLARRAYOID, Arg::of(had_another)),
     ];
-    change.apply(source, part, None, args)
+    let written = change.apply(source, part, None, args)?;
+    Ok(Written { all: all && written.all, ..written })
 }
 
 /// Takes what is a hash's out of rows that have none, at most so many.

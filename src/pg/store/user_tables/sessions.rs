@@ -1,7 +1,7 @@
 //! `vt_flagged` of sessions: true once VirusTotal calls a file of the session malicious. Attached tables of files and of
 //! sessions are linked by their `session_id`. The flag is only ever set here, never cleared: it has other writers.
 
-use super::as_owner;
+use super::{as_owner, Part};
 use crate::core::error::Error;
 use crate::pg::spi::{self, Arg, Mode};
 use crate::pg::store::arrivals::{self, Seen, Why};
@@ -43,38 +43,50 @@ fn plain(column: &Column) -> bool {
         .contains(&column.type_oid)
 }
 
-/// Flags the sessions that hold files of these hashes, as they stand in the rows.
-pub fn flag(files: &Source, malicious: &[String]) -> Result<u64, Error> {
+/// Flags the sessions that hold files of these hashes, as they stand in the rows: for `part` of the files' rows, as each of them has one
+/// session; says how many were flagged, and whether these were all.
+pub fn flag(files: &Source, malicious: &[String], part: Part) -> Result<(u64, bool), Error> {
     if malicious.is_empty() {
-        return Ok(0);
+        return Ok((0, true));
     }
-    let mut flagged = 0;
+    let (mut flagged, mut all) = (0, true);
     for Linked { sessions, flag, session_id, file_session_id } in linked(files)? {
-        let find = format!(
-            "SELECT DISTINCT t.{link}::text FROM {relation} t
-            WHERE {key} = ANY ($1::{key_type}[]) AND t.{link} IS NOT NULL{and_eligible}",
+        let held = format!(
+            "{key} = ANY ($1::{key_type}[]) AND t.{link} IS NOT NULL{and_eligible}",
             link = file_session_id.quoted,
-            relation = files.relation,
             key = files.key_sql(),
             key_type = super::comparable(&files.key).0,
             and_eligible = files.and_eligible(),
         );
-        let mut ids: Vec<String> = Vec::new();
-        as_owner(files.owner, || {
-            spi::run_once(&find, None, &[(TEXTARRAYOID, Arg::of(malicious.to_vec()))], Mode::Write, |row| {
-                ids.extend(row.text(1))
-            })
-        })?;
-        let set = format!(
-            "UPDATE {relation} t SET {flag} = true WHERE t.{id} = ANY ($1::{id_type}[]) AND t.{flag} IS DISTINCT FROM true",
-            relation = sessions.relation,
-            flag = flag.quoted,
-            id = session_id.quoted,
-            id_type = bare(&session_id),
+        let condition = match part {
+            Part::At(_) => {
+                format!("t.ctid = ANY ($2::pg_catalog.tid[]) AND t.tableoid = $3 AND CASE WHEN true THEN {held} END")
+            }
+            _ => held,
+        };
+        let find = format!(
+            "SELECT DISTINCT t.{link}::text FROM {relation} t WHERE {condition}",
+            link = file_session_id.quoted,
+            relation = files.relation,
         );
-        flagged += super::update(&sessions, &set, None, &[(TEXTARRAYOID, Arg::of(ids))])?;
+        let mut args = vec![(TEXTARRAYOID, Arg::of(malicious.to_vec()))];
+        part.add_args(&mut args);
+        let mut ids: Vec<String> = Vec::new();
+        as_owner(files.owner, || spi::run_once(&find, None, &args, Mode::Write, |row| ids.extend(row.text(1))))?;
+        let (relation, flag, id) = (&sessions.relation, &flag.quoted, &session_id.quoted);
+        let unflagged = format!("t.{id} = ANY ($1::{}[]) AND t.{flag} IS DISTINCT FROM true", bare(&session_id));
+        let set = match part {
+            Part::Some(most) => format!(
+                "UPDATE {relation} t SET {flag} = true WHERE {unflagged} AND t.{id} IN (
+                    SELECT t.{id} FROM {relation} t WHERE {unflagged} LIMIT {most})"
+            ),
+            _ => format!("UPDATE {relation} t SET {flag} = true WHERE {unflagged}"),
+        };
+        let rows = super::update(&sessions, &set, None, &[(TEXTARRAYOID, Arg::of(ids))])?;
+        all &= !matches!(part, Part::Some(most) if rows as i64 >= most);
+        flagged += rows;
     }
-    Ok(flagged)
+    Ok((flagged, all))
 }
 
 // without a length, so that nothing is cut to match
