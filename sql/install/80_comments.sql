@@ -407,7 +407,7 @@ COMMENT ON FUNCTION @extschema@.enrich_live_lookups() IS
 COMMENT ON FUNCTION @extschema@.enrich_quota_live() IS
     'How full the shared budgets of this database''s services are, and what the providers say of them; the base of enrichment_quota_status.';
 COMMENT ON FUNCTION @extschema@.enrich_lane_waits() IS
-    'Services of this database that wait for a limit now: which window holds them up, and until when.';
+    'Services of this database that wait for a limit now: which window holds them up (balance: none that ends; pause: one that another database was asked for), and until when.';
 COMMENT ON FUNCTION @extschema@.enrich_registry_changed(oid) IS
     'Tells every session that the registry has changed, when the transaction commits. Called by a trigger.';
 

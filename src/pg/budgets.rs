@@ -28,6 +28,9 @@ struct Budget {
     key: Key,
     used_at: Micros,
     spending: Spending,
+    /// Until when the provider has asked to be left alone, and who was told: that service of that database sees to it by itself.
+    limited_until: Micros,
+    told: (u32, Text<64>),
 }
 
 /// A service of a database whose ledger is in.
@@ -51,7 +54,7 @@ const NOBODY: Key = [0; 16];
 
 impl Default for Budgets {
     fn default() -> Self {
-        let budget = Budget { key: NOBODY, used_at: 0, spending: Spending::default() };
+        let budget = Budget::new(NOBODY, 0);
         let member = Member { database: 0, service: Text::new(""), key: NOBODY, under_way: 0, since: 0 };
         Budgets { budgets: [budget; BUDGETS], members: [member; MEMBERS] }
     }
@@ -115,6 +118,26 @@ pub fn under_way_elsewhere(database: u32, service: &str, key: &Key) -> u32 {
     others.map(|member| member.under_way).fold(0, u32::saturating_add)
 }
 
+/// Notes until when the provider has asked a service of a database to be left alone; `None` when that is over. Of several that were asked
+/// the one counts that waits longest: another one may ask once more, and is told so itself.
+pub fn limit(database: u32, service: &str, key: &Key, until: Option<Micros>) {
+    let mut shared = SHARED.exclusive();
+    let Some(budget) = shared.budgets.iter_mut().find(|budget| budget.key == *key && *key != NOBODY) else { return };
+    let until = until.unwrap_or(0);
+    if until > budget.limited_until || budget.was_told(database, service) {
+        (budget.limited_until, budget.told) = (until, (database, Text::new(service)));
+    }
+}
+
+/// Until when the provider has asked the same service of another database that spends from this budget to be left alone, if that is still
+/// to come. Other services at the same host may be under other limits.
+pub fn limited_elsewhere(database: u32, service: &str, key: &Key, now: Micros) -> Option<Micros> {
+    let shared = SHARED.share();
+    let budget = shared.budgets.iter().find(|budget| budget.key == *key && *key != NOBODY)?;
+    let elsewhere = budget.told.0 != database && budget.told.1.as_str() == service;
+    (elsewhere && budget.limited_until > now).then_some(budget.limited_until)
+}
+
 /// The budget that a service of a database spends from now.
 pub fn of_service(database: u32, service: &str) -> Option<(Key, Spending)> {
     if !super::gucs::preloaded() {
@@ -148,6 +171,17 @@ impl Member {
     }
 }
 
+impl Budget {
+    fn new(key: Key, used_at: Micros) -> Self {
+        let told = (0, Text::new(""));
+        Budget { key, used_at, spending: Spending::default(), limited_until: 0, told }
+    }
+
+    fn was_told(&self, database: u32, service: &str) -> bool {
+        self.told.0 == database && self.told.1.as_str() == service
+    }
+}
+
 impl Budgets {
     fn budget(&mut self, key: &Key, now: Micros) -> Option<&mut Budget> {
         let known = self.budgets.iter().position(|budget| budget.key == *key);
@@ -156,7 +190,7 @@ impl Budgets {
             self.budgets.iter().position(|budget| budget.key == NOBODY || budget.used_at < old)
         })?;
         if known.is_none() {
-            self.budgets[at] = Budget { key: *key, used_at: now, spending: Spending::default() };
+            self.budgets[at] = Budget::new(*key, now);
         }
         Some(&mut self.budgets[at])
     }

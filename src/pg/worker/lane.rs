@@ -19,6 +19,8 @@ use crate::pg::{budgets, wake};
 use std::sync::Arc;
 
 const SECOND: Micros = 1_000_000;
+/// A lane whose provider has asked another database to wait looks again after this: that may be over sooner.
+const LOOK_ELSEWHERE: Micros = 60 * SECOND;
 /// A lane without its secret looks for it again after this; setting one through SQL wakes it at once.
 const LOOK_FOR_SECRET: Micros = 60 * SECOND;
 
@@ -37,6 +39,8 @@ pub struct Lane {
     pub(super) next_event: Option<Micros>,
     /// What holds the lane up, and until when.
     pub(super) held_up: Option<Held>,
+    /// Whether that is a pause which another database was asked for.
+    pub(super) paused_elsewhere: bool,
     /// When the provider was last asked what it says of its limits.
     pub usage_asked: Option<Micros>,
     /// Until when it is paused because the provider asked to wait.
@@ -76,7 +80,7 @@ impl Lane {
         let refused = pause.cause.as_deref() == Some(UNAUTHORIZED);
         let limited = pause.cause.as_deref().is_some_and(standing::limits);
         let open = breaker.until.filter(|_| breaker.state == State::Open);
-        self.limited_until = pause.until.filter(|_| limited);
+        self.limit(&service.name, pause.until.filter(|_| limited));
         if let Some(until) = pause.until.max(open).filter(|until| *until > now) {
             self.next_event = Some(if refused { until.min(now + LOOK_FOR_SECRET) } else { until });
             if !(refused && self.has_another_secret(service)?) {
@@ -129,6 +133,12 @@ impl Lane {
     ) -> Result<Start, Error> {
         let Ready { secret, mut breaker, probes } = ready;
         self.join(service, secret.as_ref(), now)?;
+        // one secret, one account: the provider would say the same here
+        if let Some(until) = budgets::limited_elsewhere(wake::my_database(), &service.name, &self.budget, now) {
+            self.next_event = Some(until.min(now + LOOK_ELSEWHERE));
+            (self.held_up, self.paused_elsewhere) = (Some((until, None)), true);
+            return Ok(Start::of_nothing(service, secret));
+        }
         let room = self.room(service, room, now);
         let mut room = breaker.permits(room, self.in_flight, now);
         if probes {
@@ -196,6 +206,14 @@ impl Lane {
             }
         };
         wanted as u32
+    }
+
+    /// Notes until when the lane is paused because the provider asked to wait, for all who spend from its budget.
+    pub(super) fn limit(&mut self, service: &str, until: Option<Micros>) {
+        if self.limited_until != until {
+            budgets::limit(wake::my_database(), service, &self.budget, until);
+        }
+        self.limited_until = until;
     }
 
     /// Whether the secret is another one than that which the lane was refused with.

@@ -186,7 +186,7 @@ impl Lanes {
     /// Forgets when lanes wanted to go on.
     fn forget_plans(&mut self) {
         for lane in self.lanes.values_mut() {
-            (lane.next_event, lane.held_up) = (None, None);
+            (lane.next_event, lane.held_up, lane.paused_elsewhere) = (None, None, false);
         }
     }
 
@@ -198,7 +198,7 @@ impl Lanes {
     /// Notes such a pause.
     pub fn limit(&mut self, service: &str, until: Option<Micros>) {
         if let Some(lane) = self.lanes.get_mut(service) {
-            lane.limited_until = until;
+            lane.limit(service, until);
         }
     }
 
@@ -216,7 +216,7 @@ impl Lanes {
                 database,
                 service: Text::new(service),
                 until,
-                per: Text::new(per.map_or("balance", Per::as_str)),
+                per: Text::new(if lane.paused_elsewhere { "pause" } else { per.map_or("balance", Per::as_str) }),
             })
         };
         self.lanes.iter().filter_map(held_up).collect()

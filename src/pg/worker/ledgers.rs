@@ -1,7 +1,7 @@
 //! After a start of the server the shared budgets are empty: each worker brings in what its database has spent, and
 //! starts no call before the other databases' workers have done the same, or have had the time for it.
 
-use super::{credentials, xact};
+use super::{credentials, standing, xact};
 use crate::core::error::Error;
 use crate::core::hash::budget_key;
 use crate::core::request;
@@ -9,7 +9,7 @@ use crate::core::secret::Secret;
 use crate::core::service::Service;
 use crate::core::Micros;
 use crate::pg::shmem::{self, State};
-use crate::pg::store::{lanes as ledger, registry};
+use crate::pg::store::{breakers, lanes as ledger, registry};
 use crate::pg::{budgets, convert, wake};
 
 const SECOND: Micros = 1_000_000;
@@ -89,6 +89,9 @@ fn read() -> Result<(), Error> {
             let rows = ledger::ledger(&service.name, &budget)?;
             budgets::join(database, &service.name, &budget, &rows, now);
         }
+        let pause = breakers::standing(&service.name)?.pause;
+        let limited = pause.cause.as_deref().is_some_and(standing::limits);
+        budgets::limit(database, &service.name, &budget, pause.until.filter(|_| limited));
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! One budget for all sessions and databases that ask with the same secret, across restarts and crashes.
 
 use crate::support::{self, address, create_database, own_cluster, run, wait_served, Base, SOON};
+use serde_json::json;
 use std::sync::Arc;
 use testbed::{wait_until, Cluster, StopMode};
 
@@ -90,4 +91,51 @@ fn another_secret_is_another_budget() {
     base.wait_for("SELECT count(*) FROM enrichment_quota_status WHERE service = 'urlhaus' AND remaining = 0", 1i64);
     support::let_the_worker_look(&base);
     assert_eq!(base.one::<i64>("SELECT max(spent) FROM enrichment_quota WHERE service = 'urlhaus'"), 2);
+}
+
+/// One secret, one account: what the provider has told one database holds for all, also after a crash, until it is over.
+#[test]
+fn a_provider_that_asks_one_database_to_wait_is_left_alone_by_another_with_the_same_secret() {
+    let cluster = Arc::new(own_cluster("shared_pause"));
+    let base = Base::in_cluster(&cluster, "here", &["--limits", "none"]);
+    sibling(&base, "there");
+    let request = |name: &str, n: u32| {
+        run(&mut cluster.client(name), &format!("SELECT enrich_request('urlhaus', '{}')", address(n)));
+    };
+    base.sandbox.fault(json!({"service": "urlhaus", "kind": "retry_after_seconds", "n": 3600, "count": 1}));
+    request("here", 1);
+    base.wait_for("SELECT cause FROM enrichment_lane WHERE service = 'urlhaus'", "rate_limited".to_string());
+    request("there", 2);
+    let waits = |n: u32| {
+        both_look(&base, "there", n);
+        let status =
+            "SELECT waiting || ' waiting, ' || due || ' due, ' || (next_attempt_at > now() + interval '50 minutes')
+            FROM enrichment_queue_status WHERE service = 'urlhaus'";
+        for name in ["here", "there"] {
+            assert_eq!(in_database::<String>(&cluster, name, status), "1 waiting, 0 due, true", "{name}");
+        }
+        let why = format!("SELECT string_agg(e::text, ' ') FROM enrich_explain('urlhaus', '{}') e", address(2));
+        let why: String = in_database(&cluster, "there", &why);
+        assert!(why.contains("because the provider has asked another database with the same secret to wait"), "{why}");
+        let attempts = "SELECT sum(attempts)::bigint FROM enrichment_queue WHERE service = 'urlhaus'";
+        assert_eq!(in_database::<i64>(&cluster, "there", attempts), 0);
+        assert_eq!(base.asked("urlhaus"), 1, "calls");
+    };
+    waits(1);
+    cluster.stop(StopMode::Immediate).expect("a stop");
+    cluster.start_again().expect("a start");
+    wait_served(&cluster, "here");
+    wait_served(&cluster, "there");
+    waits(2);
+    // it is over there where it was told
+    base.run("UPDATE enrichment_lane SET paused_until = now() WHERE service = 'urlhaus'");
+    let answered = |name: &str, n: u32| {
+        request(name, n);
+        let sql =
+            format!("SELECT count(*) FROM enrichment_cache WHERE service = 'urlhaus' AND cache_key = '{}'", address(n));
+        let mut client = cluster.client(name);
+        wait_until("an answer", SOON, || support::same(support::ask::<i64>(&mut client, &sql)?, &1));
+    };
+    answered("here", 3);
+    answered("there", 4);
 }
