@@ -59,6 +59,28 @@ fn hits_and_misses_are_counted_exactly_and_written_down_by_the_worker() {
     );
 }
 
+/// Citus lists the cache: each look-up is planned then. What is known to be unknown is an answer all the same.
+#[test]
+fn a_look_up_by_a_plan_counts_as_one_that_needs_none() {
+    let base = base("planned", 2);
+    let mut client = base.client();
+    run(&mut client, "SELECT enrich_store('dshield', '8.8.8.8', NULL, response_status => 'not_found')");
+    let looks = "SELECT enrich_get('dshield', key) FROM unnest('{9.0.0.0,9.0.0.1,8.8.8.8,8.8.9.9}'::text[]) key;
+        SELECT * FROM enrich_get_many('dshield', '{9.0.0.0,9.0.0.1,8.8.8.8,8.8.9.9}')";
+    run(&mut client, looks);
+    assert_eq!(one::<String>(&mut client, COUNTED), "6 hits, 2 misses, 0 dropped");
+    run(
+        &mut client,
+        "SET allow_system_table_mods = on;
+        CREATE TABLE pg_catalog.pg_dist_partition (logicalrelid regclass NOT NULL, partmethod \"char\" NOT NULL, partkey text,
+            colocationid int NOT NULL DEFAULT 0, repmodel \"char\" NOT NULL DEFAULT 's');
+        INSERT INTO pg_catalog.pg_dist_partition (logicalrelid, partmethod) VALUES ('enrichment_cache', 'h');
+        ALTER TABLE enrichment_cache SET (autovacuum_enabled = off)",
+    );
+    run(&mut client, looks);
+    assert_eq!(one::<String>(&mut client, COUNTED), "12 hits, 4 misses, 0 dropped");
+}
+
 #[test]
 fn parallel_workers_count_too() {
     let base = base("parallel", 1000);

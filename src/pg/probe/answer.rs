@@ -94,8 +94,8 @@ fn of_table(
         }
     })?;
     if found.is_none() {
-        let payload = cache::fresh_payload_by_sql(&service.name, key, Interval::from_micros(grace))?;
-        taker.pass(payload.is_some());
+        let (payload, hit) = cache::fresh_by_sql(&service.name, key, Interval::from_micros(grace))?;
+        taker.pass(hit);
         answer = payload.map(|RawJsonb(payload)| payload);
     }
     Ok(answer)

@@ -114,8 +114,8 @@ fn memory() -> pg_sys::MemoryContext {
 }
 
 fn by_sql(service: &str, keys: &[&str], rows: Rows, counter: &mut Counter) -> Result<(), Error> {
-    let found = cache::many_by_sql(service, keys.iter().map(|key| key.to_string()).collect())?;
-    (0..keys.len()).for_each(|n| counter.count(n < found.len()));
+    let (found, hits) = cache::many_by_sql(service, keys.iter().map(|key| key.to_string()).collect())?;
+    (0..keys.len()).for_each(|n| counter.count(n < hits));
     for (key, kept) in found {
         pgrx::check_for_interrupts!();
         put(rows, &key, kept.answer().0);

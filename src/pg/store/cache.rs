@@ -34,19 +34,22 @@ impl Entry {
 
 // These three serve what is not our table as well: a column of another type is cast, or the server says that it cannot be.
 static FRESH: Statement = Statement {
-    sql: "SELECT payload::pg_catalog.jsonb, ranges FROM @extschema@.enrichment_cache
+    sql: "SELECT payload::pg_catalog.jsonb, ranges, response_status FROM @extschema@.enrichment_cache
         WHERE service OPERATOR(pg_catalog.=) $1 AND cache_key OPERATOR(pg_catalog.=) $2
           AND expires_at OPERATOR(pg_catalog.+) $3 OPERATOR(pg_catalog.>) pg_catalog.now()",
     args: &[TEXTOID, TEXTOID, INTERVALOID],
 };
 
 /// The look-up by SQL, for tables that `probe` does not read: the payload of a key that is fresh, or expired by no more
-/// than `grace`.
-pub fn fresh_payload_by_sql(service: &str, key: &str, grace: Interval) -> Result<Option<RawJsonb>, Error> {
+/// than `grace`, and whether there is such an answer; that nothing is known is one without a payload.
+pub fn fresh_by_sql(service: &str, key: &str, grace: Interval) -> Result<(Option<RawJsonb>, bool), Error> {
     let args = [Arg::of(service), Arg::of(key), Arg::of(grace)];
-    let mut found = None;
-    spi::run(&FRESH, &args, Mode::Read, |row| found = kept(row, 1, 2))?;
-    Ok(found.map(|kept| kept.answer()))
+    let (mut found, mut hit) = (None, false);
+    spi::run(&FRESH, &args, Mode::Read, |row| {
+        found = kept(row, 1, 2);
+        hit = found.is_some() || row.text(3).is_some_and(|status| status == "not_found");
+    })?;
+    Ok((found.map(|kept| kept.answer()), hit))
 }
 
 fn kept(row: &Row, payload: i32, ranges: i32) -> Option<Kept> {
@@ -80,22 +83,24 @@ fn read(row: &Row) -> Option<Entry> {
 }
 
 static MANY: Statement = Statement {
-    sql: "SELECT c.cache_key, c.payload::pg_catalog.jsonb, c.ranges FROM @extschema@.enrichment_cache c
+    sql: "SELECT c.cache_key, c.payload::pg_catalog.jsonb, c.ranges, c.response_status FROM @extschema@.enrichment_cache c
         WHERE c.service OPERATOR(pg_catalog.=) $1 AND c.cache_key OPERATOR(pg_catalog.=) ANY ($2)
-          AND c.expires_at OPERATOR(pg_catalog.>) pg_catalog.now() AND c.payload IS NOT NULL
+          AND c.expires_at OPERATOR(pg_catalog.>) pg_catalog.now()
         ORDER BY c.cache_key",
     args: &[TEXTOID, TEXTARRAYOID],
 };
 
-/// The fresh payloads among these keys, in the order of the keys.
-pub fn many_by_sql(service: &str, keys: Vec<String>) -> Result<Vec<(String, Kept)>, Error> {
-    let mut found = Vec::new();
-    spi::run(&MANY, &[Arg::of(service), Arg::of(keys)], Mode::Read, |row| {
-        if let (Some(key), Some(kept)) = (row.text(1), kept(row, 2, 3)) {
+/// The fresh payloads among these keys, in the order of the keys, and how many keys have a fresh answer, with a payload or without.
+pub fn many_by_sql(service: &str, keys: Vec<String>) -> Result<(Vec<(String, Kept)>, usize), Error> {
+    let (mut found, mut hits) = (Vec::new(), 0);
+    spi::run(&MANY, &[Arg::of(service), Arg::of(keys)], Mode::Read, |row| match (row.text(1), kept(row, 2, 3)) {
+        (Some(key), Some(kept)) => {
+            hits += 1;
             found.push((key, kept));
         }
+        _ => hits += usize::from(row.text(4).is_some_and(|status| status == "not_found")),
     })?;
-    Ok(found)
+    Ok((found, hits))
 }
 
 /// One answer on its way into the cache. A failure carries no payload and leaves an earlier answer in place.

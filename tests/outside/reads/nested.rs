@@ -252,3 +252,32 @@ fn look_ups_of_serializable_transactions_are_reads_that_conflict() {
         }
     }
 }
+
+/// Expiry goes by the start of the transaction, as now() does, not by the clock.
+#[test]
+fn what_expires_while_a_transaction_runs_is_fresh_to_its_end() {
+    let reads = Reads::filled("nested_expiry");
+    let mut client = reads.client();
+    let looks = [
+        "SELECT enrich_get('dshield', '9.9.9.9') IS NOT NULL",
+        "SELECT enrich_get('dshield', '9.9.9.9'::inet) IS NOT NULL",
+        "SELECT bool_and(enrich_get('dshield', key) IS NOT NULL) FROM unnest('{9.9.9.9,9.9.9.9,9.9.9.9}'::text[]) key",
+        "SELECT count(*) = 1 FROM enrich_get_many('dshield', '{9.9.9.9}')",
+        "SELECT state = 'hit' FROM enrich_lookup('dshield', '9.9.9.9')",
+        "SELECT EXISTS (SELECT FROM enrichment_cache WHERE cache_key = '9.9.9.9' AND expires_at > now())",
+    ];
+    run(
+        &mut client,
+        "BEGIN; INSERT INTO enrichment_cache (service, cache_key, payload, expires_at)
+            VALUES ('dshield', '9.9.9.9', '{}', now() + interval '1 microsecond')",
+    );
+    let over = "SELECT clock_timestamp() > expires_at FROM enrichment_cache WHERE cache_key = '9.9.9.9'";
+    assert!(one::<bool>(&mut client, over), "it has not expired yet");
+    for look in looks {
+        assert!(one::<bool>(&mut client, look), "expired too soon: {look}");
+    }
+    run(&mut client, "COMMIT");
+    for look in looks {
+        assert!(!one::<bool>(&mut client, look), "fresh too long: {look}");
+    }
+}
