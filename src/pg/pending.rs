@@ -23,7 +23,7 @@ pub fn bytes(index: pg_sys::Oid) -> i64 {
             return 0;
         }
         let mut pages = 0;
-        if (*(*relation).rd_rel).relam == pg_sys::Oid::from(pg_sys::GIN_AM_OID) {
+        if (*(*relation).rd_rel).relam == pg_sys::GIN_AM_OID {
             let buffer = pg_sys::ReadBuffer(relation, META);
             pg_sys::LockBuffer(buffer, pg_sys::BUFFER_LOCK_SHARE as i32);
             let contents = pg_sys::BufferGetPage(buffer).cast::<u8>().add(HEADER);

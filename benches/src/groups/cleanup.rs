@@ -2,7 +2,6 @@
 
 use crate::bed::{Bed, STORE};
 use crate::data::store_load::{base, clear, staged};
-use crate::measure::awake::Awake;
 use crate::measure::latency::{Latencies, Reader, GET};
 use crate::measure::rounds::{in_turns, Variant};
 use crate::measure::samples::{percentile, Ratio, Samples};
@@ -38,7 +37,6 @@ struct Context {
 
 pub fn measure(bed: &mut Bed) -> Result<Findings> {
     let entries = staged(&bed.settings);
-    let _awake = Awake::start()?;
     let reader = Reader::new(bed.session(STORE)?, GET, base(&bed.settings), 1)?;
     let mut context = Context { session: bed.session(STORE)?, reader, latencies: HashMap::new() };
     let variants = vec![
@@ -69,8 +67,7 @@ pub fn measure(bed: &mut Bed) -> Result<Findings> {
     findings.say(format!(
         "{} expired entries among {} fresh ones are removed, from the cache by `enrich_cleanup()`, from a copy with the same indexes by \
          `DELETE ... WHERE ctid = ANY (ARRAY(SELECT ctid ... WHERE expires_at < ... ORDER BY expires_at LIMIT 1000 FOR UPDATE SKIP LOCKED))` until nothing is \
-         left. Meanwhile another session looks up single fresh keys back to back (prepared `SELECT enrich_get('dshield', $1)`). \
-         Loops of the scheduler's idle class keep the processors from halting, also while the reader is alone.",
+         left. Meanwhile another session looks up single fresh keys back to back (prepared `SELECT enrich_get('dshield', $1)`).",
         grouped(entries as f64),
         grouped(base(&bed.settings) as f64)
     ));

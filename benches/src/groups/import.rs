@@ -66,7 +66,7 @@ pub fn measure(bed: &mut Bed) -> Result<Findings> {
         Variant::new(OURS, |context: &mut Context| context.imported()),
         Variant::new(FIND, |context: &mut Context| context.read()),
         Variant::new(TRIED, |context: &mut Context| context.tried()),
-        Variant::new(READY, |context: &mut Context| context.from_a_table()),
+        Variant::new(READY, |context: &mut Context| context.insert_ready()),
         Variant::new(CLIENT, |context: &mut Context| context.client(1)),
         Variant::new(CLIENT_BATCHED, |context: &mut Context| context.client(COMMIT_EVERY)),
     ];
@@ -189,7 +189,7 @@ impl Context {
         )
     }
 
-    fn from_a_table(&mut self) -> Result<f64> {
+    fn insert_ready(&mut self) -> Result<f64> {
         self.empty()?;
         self.session.run("SET gin_pending_list_limit = '64MB'")?;
         let began = Instant::now();

@@ -8,6 +8,7 @@ mod disk_latency;
 mod fetch;
 mod fetch_bare;
 mod hibp;
+mod hibp_load;
 mod import;
 mod joins;
 mod lookup_hot;
@@ -112,6 +113,7 @@ pub const ALL: &[Group] = &[
         disk_latency::measure,
     ),
     group("import", "Moving in from a disk cache", Needs::Nothing, import::measure),
+    group("hibp-load", "Loading a corpus of HIBP", Needs::Nothing, hibp_load::measure),
     group("write-back", "Writing answers into the rows of a table", Needs::Nothing, write_back::measure),
     group("bulk-load", "A bulk load into an attached table", Needs::Nothing, bulk_load::measure),
     group("bloat", "Twenty cycles of expiry and refill", Needs::Store, bloat::measure),

@@ -2,7 +2,6 @@
 
 use crate::bed::{Bed, MAIN};
 use crate::data::{keys, Sizes};
-use crate::measure::awake::Awake;
 use crate::measure::rounds::{in_rounds, Measured, Variant};
 use crate::measure::session::Session;
 use crate::measure::{pgbench, plan};
@@ -47,14 +46,12 @@ pub fn measure(bed: &mut Bed) -> Result<Findings> {
     let sizes = Sizes::of(&bed.settings);
     let mut session = bed.session(MAIN)?;
     check(&mut session)?;
-    let _awake = Awake::start()?;
     let mut findings = Findings::default();
     findings.say(
         "pgbench with prepared statements over a Unix socket, one statement a transaction, a random key each time. pgbench draws numbers \
          only, so the key is made in the statement (`host('0.0.0.0'::inet + :a)`), the same in the raw SELECT and in enrich_get; \
          the second line shows what that alone takes. The raw SELECT is `SELECT payload FROM enrichment_cache WHERE service = 'dshield' AND \
-         cache_key = ... AND expires_at > now()`; all send the payload to the client. Loops of the scheduler's idle class keep the processors \
-         from halting while one end waits for the other: to be woken would be most of what one client measures.",
+         cache_key = ... AND expires_at > now()`; all send the payload to the client.",
     );
     let select = format!("SELECT {};", keys::SQL_ADDRESS);
     for clients in [1, 2] {

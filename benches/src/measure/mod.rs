@@ -1,6 +1,5 @@
-//! Taking times: processors awake, sessions, rounds in turns, samples and ratios, plans, pgbench, single latencies.
+//! Taking times: sessions, rounds in turns, samples and ratios, plans, pgbench, single latencies.
 
-pub mod awake;
 pub mod latency;
 pub mod pgbench;
 pub mod plan;

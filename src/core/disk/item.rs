@@ -172,7 +172,7 @@ pub fn look_at_sent(
 
 fn unhex(digits: &str) -> Option<Vec<u8>> {
     let byte = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
-    (digits.len() % 2 == 0 && digits.bytes().all(|digit| digit.is_ascii_hexdigit()))
+    (digits.len().is_multiple_of(2) && digits.bytes().all(|digit| digit.is_ascii_hexdigit()))
         .then(|| digits.as_bytes().chunks(2).map(byte).collect())?
 }
 

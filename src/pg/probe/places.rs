@@ -60,7 +60,7 @@ impl Place {
         hasher.write_u8(0);
         hasher.write(key.as_bytes());
         let hash = hasher.finish();
-        let at = (u128::from(hash) * COUNT.load(Relaxed) as u128 >> 64) as usize;
+        let at = ((u128::from(hash) * COUNT.load(Relaxed) as u128) >> 64) as usize;
         // SAFETY: `at` is below the number of buckets, which stay mapped as long as the process lives.
         let bucket = unsafe { &*buckets.add(at) };
         let tag = hash & ((1 << (64 - BITS_OF_PLACE)) - 1);

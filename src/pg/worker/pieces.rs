@@ -36,8 +36,8 @@ impl Large {
 }
 
 /// Writes the next piece of a key, and marks it according to that; true when it was the last.
-pub fn write_next(source: &Source, key: &String, rows: i64, pieces: &mut Pieces) -> Result<bool, Error> {
-    let taken = indicators::written(&source.name, vec![key.clone()])?;
+pub fn write_next(source: &Source, key: &str, rows: i64, pieces: &mut Pieces) -> Result<bool, Error> {
+    let taken = indicators::written(&source.name, vec![key.to_string()])?;
     let last = write_piece(source, key, &taken, rows, pieces)?;
     match last {
         true => indicators::settled(&source.name, taken.moved)?,
@@ -46,9 +46,9 @@ pub fn write_next(source: &Source, key: &String, rows: i64, pieces: &mut Pieces)
     Ok(last)
 }
 
-fn write_piece(source: &Source, key: &String, taken: &Taken, rows: i64, pieces: &mut Pieces) -> Result<bool, Error> {
+fn write_piece(source: &Source, key: &str, taken: &Taken, rows: i64, pieces: &mut Pieces) -> Result<bool, Error> {
     let most = source.commit_interval;
-    let name = (source.name.clone(), key.clone());
+    let name = (source.name.clone(), key.to_string());
     let large = pieces.entry(name.clone()).or_default();
     if large.places.is_none() {
         let places = user_tables::places(source, key, MOST_PLACES)?;
@@ -83,9 +83,9 @@ fn write_piece(source: &Source, key: &String, taken: &Taken, rows: i64, pieces: 
 }
 
 /// Rows that have no key any more lose what is known of the one they had. They stand under an empty key.
-pub fn write_keyless(source: &Source, key: &String, rows: i64, pieces: &mut Pieces) -> Result<(), Error> {
-    let taken = indicators::written(&source.name, vec![key.clone()])?;
-    let name = (source.name.clone(), key.clone());
+pub fn write_keyless(source: &Source, key: &str, rows: i64, pieces: &mut Pieces) -> Result<(), Error> {
+    let taken = indicators::written(&source.name, vec![key.to_string()])?;
+    let name = (source.name.clone(), key.to_string());
     let large = pieces.entry(name.clone()).or_default();
     large.further += 1;
     let most = source.commit_interval;

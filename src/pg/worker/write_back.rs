@@ -53,6 +53,9 @@ enum More {
     InParts,
 }
 
+/// Writes some keys, or what else a batch consists of.
+type Write<'a, K> = &'a dyn Fn(&[K], &mut Pieces) -> Result<(), Error>;
+
 /// What became of the parts of a batch.
 #[derive(Default)]
 struct Parts {
@@ -253,7 +256,7 @@ impl WriteBack {
         source: &Source,
         keys: &[K],
         name: fn(&K) -> &String,
-        write: &dyn Fn(&[K], &mut Pieces) -> Result<(), Error>,
+        write: Write<K>,
     ) -> Result<More, Error> {
         let mut parts = Parts::default();
         self.halves(source, keys, name, write, &mut parts);
@@ -277,14 +280,7 @@ impl WriteBack {
     }
 
     /// Writes what can be written of a batch that failed: each half, and each half of a half that fails.
-    fn halves<K>(
-        &mut self,
-        source: &Source,
-        keys: &[K],
-        name: fn(&K) -> &String,
-        write: &dyn Fn(&[K], &mut Pieces) -> Result<(), Error>,
-        parts: &mut Parts,
-    ) {
+    fn halves<K>(&mut self, source: &Source, keys: &[K], name: fn(&K) -> &String, write: Write<K>, parts: &mut Parts) {
         let (one, other) = keys.split_at(keys.len().div_ceil(2));
         for half in [one, other].into_iter().filter(|half| !half.is_empty()) {
             if parts.table_refuses() {

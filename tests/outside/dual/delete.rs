@@ -31,8 +31,11 @@ fn by_digest(folder: &str, key: &str) -> String {
     format!("{folder}/{}/{name}.json", &name[..2])
 }
 
+/// A service, a key, and the files that hold its answer: path and text.
+type Laid = (&'static str, String, Vec<(String, String)>);
+
 /// Every place of a key's file, and what it holds there.
-fn every_layout(base: &Base) -> Vec<(&'static str, String, Vec<(String, String)>)> {
+fn every_layout(base: &Base) -> Vec<Laid> {
     let at: i64 = base.one(&format!("SELECT extract(epoch FROM now())::bigint - {HOUR}"));
     let (address, sha) = ("8.2.6.1", "ab".repeat(32));
     let said = dshield(address, 7);

@@ -43,7 +43,7 @@ fn every_odd_file(tree: &Tree) {
     let secret = tree.file("dshield/8/8/9/4.json", "{}", 1);
     tree.file("closed/inside.json", "{}", 1);
     for path in [secret, tree.path("closed")] {
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0)).expect("permissions");
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o000)).expect("permissions");
     }
 }
 

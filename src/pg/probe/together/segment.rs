@@ -62,7 +62,7 @@ impl Drop for Segment {
 /// the query, which has its answers without that memory.
 fn without_owner(map: impl FnOnce() -> *mut pg_sys::dsm_segment) -> Option<Segment> {
     // SAFETY: a variable of this process, put back below on every way out.
-    let owner = unsafe { std::mem::replace(&mut *(&raw mut pg_sys::CurrentResourceOwner), core::ptr::null_mut()) };
+    let owner = unsafe { core::ptr::replace(&raw mut pg_sys::CurrentResourceOwner, core::ptr::null_mut()) };
     let segment =
         PgTryBuilder::new(AssertUnwindSafe(|| Ok(map()))).catch_others(|cause| Err(of_caught(&cause))).execute();
     // SAFETY: as above.

@@ -39,7 +39,7 @@ pub unsafe fn compare(data: *mut pg_sys::TriggerData, column: Option<i16>) -> Pa
                 return Pairs::Differ;
             }
             left = left.wrapping_add(1);
-            if left % 1024 == 0 {
+            if left.is_multiple_of(1024) {
                 pgrx::check_for_interrupts!();
             }
         }

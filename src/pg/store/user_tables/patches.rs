@@ -14,6 +14,7 @@ use crate::pg::store::schema;
 use crate::pg::store::sources::{Column, Shape, Source};
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys::{self, BuiltinOid::*};
+use std::collections::btree_map::Entry;
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
@@ -51,8 +52,8 @@ pub fn of(source: &Source, into: &Column, taken: &Taken, digested: bool) -> Resu
     let mut digest = digested.then(DefaultHasher::new);
     let mut known = known(source, taken)?;
     for (n, raw_key) in (1..).zip(raw_keys).filter(|(_, raw_key)| moved.contains(raw_key)) {
-        if !known.contains_key(&n) {
-            known.insert(n, unknown(source, raw_key)?);
+        if let Entry::Vacant(place) = known.entry(n) {
+            place.insert(unknown(source, raw_key)?);
         }
     }
     let mut patches = empty(source, into, known.len(), !moved.is_empty());
