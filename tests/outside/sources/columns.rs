@@ -46,7 +46,7 @@ fn files_get_the_columns_virustotal_answers_for() {
 /// What an answer does not say, or an answer that says nothing at all, leaves what stood in the columns before.
 #[test]
 fn columns_of_files_keep_what_an_answer_does_not_give() {
-    let base = Base::new("sources", "files_kept");
+    let base = Base::new("tables", "files_kept");
     base.run(
         r#"UPDATE enrichment_service SET enabled = false;
         CREATE TABLE files (id serial, session_id varchar(64), shasum varchar(64), vt_classification text, vt_description text,

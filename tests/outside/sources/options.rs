@@ -157,7 +157,7 @@ fn sessions_of_a_malicious_file_are_flagged_whichever_came_first_and_never_unfla
 fn many_sessions_of_a_malicious_file_are_flagged_in_transactions_of_the_interval() {
     for index in ["CREATE INDEX ON files (shasum)", "SELECT"] {
         let name = if index == "SELECT" { "flagged_by_slices" } else { "flagged_by_pieces" };
-        let base = Base::new("sources", name);
+        let base = Base::new("tables", name);
         base.run(&format!(
             "UPDATE enrichment_service SET enabled = false;
              CREATE TABLE session_summaries (session_id varchar(64) PRIMARY KEY, source_ip varchar(45), vt_flagged bool NOT NULL DEFAULT false,
@@ -256,7 +256,7 @@ fn a_key_of_many_rows_in_partitions_is_written_in_transactions_of_the_interval()
 
 /// Of the 60 rows of a key all are written but the four of the piece with the row that somebody holds.
 fn all_but_a_piece(name: &str) -> (Base, Client) {
-    let base = Base::new("sources", name);
+    let base = Base::new("tables", name);
     let key = &base.known("dshield", 1)[0];
     base.run(&format!(
         "CREATE TABLE visits (id int, ip text, answers jsonb) WITH (fillfactor = 100);
@@ -293,7 +293,7 @@ fn rows_that_move_while_their_key_is_written_piece_by_piece_are_not_left_out() {
 /// A source without a column to write into: its keys are asked about and their answers joined, and no row of it changes.
 #[test]
 fn a_table_that_is_only_joined_gets_its_answers_and_keeps_its_rows_as_they_are() {
-    let base = Base::new("sources", "join_only");
+    let base = Base::new("tables", "join_only");
     let keys = base.known("dshield", 3);
     base.run("CREATE TABLE visits (id serial PRIMARY KEY, ip inet)");
     let insert = |key: &str| base.run(&format!("INSERT INTO visits (ip) SELECT '{key}' FROM generate_series(1, 10)"));
@@ -319,7 +319,7 @@ fn a_table_that_is_only_joined_gets_its_answers_and_keeps_its_rows_as_they_are()
 /// Detaching takes the triggers and leaves what was written.
 #[test]
 fn a_detached_table_keeps_its_answers_and_no_trigger_in_any_partition() {
-    let base = Base::new("sources", "detached");
+    let base = Base::new("tables", "detached");
     let keys = base.known("dshield", 4);
     base.run(&format!(
         "CREATE TABLE visits (id int, ip text, answers jsonb) PARTITION BY RANGE (id);

@@ -70,7 +70,7 @@ fn a_key_that_waits_rises_with_rows_that_only_the_sweep_finds_and_falls_behind_a
 /// A session of which more is known than its address is asked about before one of which there is nothing else.
 #[test]
 fn sessions_with_commands_downloads_and_flags_are_asked_about_before_plain_ones() {
-    let base = Base::new("sources", "preset_worth");
+    let base = Base::new("tables", "preset_worth");
     base.run(
         r#"UPDATE enrichment_service SET limits = '[{"max": 1, "per": "day"}]';
         CREATE TABLE session_summaries (session_id varchar(64) PRIMARY KEY, source_ip varchar(45), first_event_at timestamptz,
