@@ -34,7 +34,8 @@ impl Entry {
 
 // These three serve what is not our table as well: a column of another type is cast, or the server says that it cannot be.
 static FRESH: Statement = Statement {
-    sql: "SELECT payload::pg_catalog.jsonb, ranges FROM @extschema@.enrichment_cache
+    sql: "SELECT payload::pg_catalog.jsonb, ranges, expires_at OPERATOR(pg_catalog.>) pg_catalog.now()
+        FROM @extschema@.enrichment_cache
         WHERE service OPERATOR(pg_catalog.=) $1 AND cache_key OPERATOR(pg_catalog.=) $2
           AND expires_at OPERATOR(pg_catalog.+) $3 OPERATOR(pg_catalog.>) pg_catalog.now()",
     args: &[TEXTOID, TEXTOID, INTERVALOID],
@@ -42,12 +43,13 @@ static FRESH: Statement = Statement {
 
 /// The look-up by SQL, for tables that `probe` does not read: the payload of a key that is fresh, or expired by no more
 /// than `grace`, and whether there is such an answer; that nothing is known is one without a payload. It reads no more columns than a
-/// user's own SQL would, who may have rights on these alone; a failure is never fresh.
+/// user's own SQL would, who may have rights on these alone; a failure is never fresh, if perhaps within the grace.
 pub fn fresh_by_sql(service: &str, key: &str, grace: Interval) -> Result<(Option<RawJsonb>, bool), Error> {
     let args = [Arg::of(service), Arg::of(key), Arg::of(grace)];
     let (mut found, mut hit) = (None, false);
     spi::run(&FRESH, &args, Mode::Read, |row| {
-        (found, hit) = (kept(row, 1, 2), true);
+        found = kept(row, 1, 2);
+        hit = found.is_some() || row.get(3) == Some(true);
     })?;
     Ok((found.map(|kept| kept.answer()), hit))
 }

@@ -88,7 +88,7 @@ fn settle_batch(service: &str, batch: Vec<Settled>, lanes: &mut Lanes, held: &mu
     match xact::run_briefly(c"enrichment_cache: storing answers", || store(service, &batch)) {
         Ok(outcome) => {
             outcome.standing.tell(service);
-            lanes.limit(service, outcome.standing.limited_until());
+            lanes.limit(service, outcome.standing.limited_until(), outcome.standing.told_to_wait());
             again = outcome.again;
             stored = batch;
         }

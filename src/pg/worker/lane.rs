@@ -45,6 +45,8 @@ pub struct Lane {
     pub usage_asked: Option<Micros>,
     /// Until when it is paused because the provider asked to wait.
     pub limited_until: Option<Micros>,
+    /// Until when others who spend from its budget have been told to wait.
+    told: Option<Micros>,
 }
 
 /// What a lane needs to ask with.
@@ -80,7 +82,7 @@ impl Lane {
         let refused = pause.cause.as_deref() == Some(UNAUTHORIZED);
         let limited = pause.cause.as_deref().is_some_and(standing::limits);
         let open = breaker.until.filter(|_| breaker.state == State::Open);
-        self.limit(&service.name, pause.until.filter(|_| limited));
+        self.limit(&service.name, pause.until.filter(|_| limited), standing::told_to_wait(&pause));
         if let Some(until) = pause.until.max(open).filter(|until| *until > now) {
             self.next_event = Some(if refused { until.min(now + LOOK_FOR_SECRET) } else { until });
             if !(refused && self.has_another_secret(service)?) {
@@ -208,12 +210,12 @@ impl Lane {
         wanted as u32
     }
 
-    /// Notes until when the lane is paused because the provider asked to wait, for all who spend from its budget.
-    pub(super) fn limit(&mut self, service: &str, until: Option<Micros>) {
-        if self.limited_until != until {
-            budgets::limit(wake::my_database(), service, &self.budget, until);
+    /// Notes until when the lane is paused because the provider asked to wait, and until when all who spend from its budget are to wait.
+    pub(super) fn limit(&mut self, service: &str, until: Option<Micros>, told: Option<Micros>) {
+        if self.told != told {
+            budgets::limit(wake::my_database(), service, &self.budget, told);
         }
-        self.limited_until = until;
+        (self.limited_until, self.told) = (until, told);
     }
 
     /// Whether the secret is another one than that which the lane was refused with.

@@ -196,9 +196,9 @@ impl Lanes {
     }
 
     /// Notes such a pause.
-    pub fn limit(&mut self, service: &str, until: Option<Micros>) {
+    pub fn limit(&mut self, service: &str, until: Option<Micros>, told: Option<Micros>) {
         if let Some(lane) = self.lanes.get_mut(service) {
-            lane.limit(service, until);
+            lane.limit(service, until, told);
         }
     }
 

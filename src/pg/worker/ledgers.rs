@@ -90,8 +90,7 @@ fn read() -> Result<(), Error> {
             budgets::join(database, &service.name, &budget, &rows, now);
         }
         let pause = breakers::standing(&service.name)?.pause;
-        let limited = pause.cause.as_deref().is_some_and(standing::limits);
-        budgets::limit(database, &service.name, &budget, pause.until.filter(|_| limited));
+        budgets::limit(database, &service.name, &budget, standing::told_to_wait(&pause));
     }
     Ok(())
 }

@@ -20,6 +20,12 @@ const RATE_LIMITED: &str = "rate_limited";
 const USED_UP: &str = "used_up";
 const BREAKER: &str = "breaker";
 
+/// Until when a pause lasts that the provider asked for with a limit that passes. A used-up balance is not one: who was told of it finds out
+/// when there is more, and what is left of it stands with the budget where the provider says so.
+pub fn told_to_wait(pause: &Pause) -> Option<Micros> {
+    pause.until.filter(|_| pause.cause.as_deref() == Some(RATE_LIMITED))
+}
+
 /// Whether a pause is for a limit of the provider's.
 pub fn limits(cause: &str) -> bool {
     [RATE_LIMITED, USED_UP].contains(&cause)
@@ -116,6 +122,11 @@ impl Standing {
     /// Until when the service is paused because its provider asked to wait.
     pub fn limited_until(&self) -> Option<Micros> {
         self.now.pause.until.filter(|_| self.now.pause.cause.as_deref().is_some_and(limits))
+    }
+
+    /// Until when it asked everybody who spends from the same budget to wait.
+    pub fn told_to_wait(&self) -> Option<Micros> {
+        told_to_wait(&self.now.pause)
     }
 
     fn tell_breaker(&mut self, done: &Done, random: f64) -> Option<Micros> {
