@@ -125,7 +125,7 @@ BEGIN
         WHEN NOT reg.enabled THEN format('it waits because the service %s is disabled', service)
         WHEN lane.service IS NOT NULL THEN format('it waits until %s because %s', to_char(lane.paused_until AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"'), lane.reason)
         WHEN asked.next_attempt_at > now() THEN format('the next attempt is at %s', to_char(asked.next_attempt_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"'))
-        WHEN hold.per = 'pause' THEN format('it waits until %s because the provider has asked another database with the same secret to wait',
+        WHEN hold.per = 'pause' THEN format('it waits until %s because the provider has asked another database of this cluster to wait',
             to_char(hold.next_call_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"'))
         WHEN hold.per IS NOT NULL THEN format('it waits for its turn, the limit per %s lets the next call go at %s', hold.per,
             to_char(hold.next_call_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI:SS "UTC"'))

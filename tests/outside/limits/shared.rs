@@ -116,7 +116,7 @@ fn a_provider_that_asks_one_database_to_wait_is_left_alone_by_another_with_the_s
         }
         let why = format!("SELECT string_agg(e::text, ' ') FROM enrich_explain('urlhaus', '{}') e", address(2));
         let why: String = in_database(&cluster, "there", &why);
-        assert!(why.contains("because the provider has asked another database with the same secret to wait"), "{why}");
+        assert!(why.contains("because the provider has asked another database of this cluster to wait"), "{why}");
         let attempts = "SELECT sum(attempts)::bigint FROM enrichment_queue WHERE service = 'urlhaus'";
         assert_eq!(in_database::<i64>(&cluster, "there", attempts), 0);
         assert_eq!(base.asked("urlhaus"), 1, "calls");
