@@ -21,6 +21,7 @@ mod packed;
 mod pending;
 mod probe;
 pub mod ranges;
+mod removal;
 mod room;
 mod rows;
 mod schema;

@@ -1,5 +1,6 @@
 //! Tests from outside: real clusters with real workers, which ask the sandbox providers.
 
+mod cleanup;
 mod conditional;
 mod contention;
 mod crash;

@@ -14,7 +14,6 @@ use crate::pg::store::{arrivals, cleanup, registry};
 use crate::pg::{disk, ranges, wake};
 use pgrx::datum::{Array, Interval, TimestampWithTimeZone};
 use pgrx::prelude::*;
-use std::time::{Duration, Instant};
 
 /// How far the clock of another machine may be ahead of ours.
 const CLOCK_SKEW: Micros = 300 * 1_000_000;
@@ -212,23 +211,13 @@ fn enrich_cleanup(max_rows: default!(Option<i64>, "NULL")) -> Answer<i64> {
     let (mut removed, mut from) = (0, cleanup::CleanedTo::default());
     while removed < most {
         pgrx::check_for_interrupts!();
-        let began = Instant::now();
         let batch = cleanup::cleanup(BATCH.min(most - removed), &mut from)?;
-        removed += batch;
-        if batch < BATCH {
+        removed += batch.removed;
+        if !batch.more {
             break;
         }
-        give_way(began.elapsed());
     }
     Ok(removed)
-}
-
-/// After `work` without a pause, leaves the processor to others for a sixth of that time. Nothing else would take it away
-/// from this session for milliseconds at a time, and a look-up on the same processor waited that long.
-fn give_way(work: Duration) {
-    const LONGEST: Duration = Duration::from_millis(20);
-    // SAFETY: the server's own pause, which a signal ends; what it asked for is looked at before the next batch.
-    unsafe { pg_sys::pg_usleep((work / 6).min(LONGEST).as_micros() as core::ffi::c_long) }
 }
 
 pub fn status_named(name: &str) -> Result<&'static str, Error> {

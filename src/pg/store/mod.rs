@@ -5,6 +5,7 @@ use crate::pg::lone::Lone;
 use crate::pg::spi;
 use pgrx::prelude::*;
 use std::cell::RefCell;
+use std::ffi::CStr;
 use std::rc::Rc;
 
 pub mod arrivals;
@@ -98,6 +99,16 @@ pub fn may_have_moved() -> bool {
 pub fn namespace() -> Result<pg_sys::Oid, Error> {
     schema()?;
     HOME.with(|home| home.borrow().as_ref().map(|home| home.namespace)).ok_or(Error::NotInstalled)
+}
+
+/// A table of the extension.
+///
+/// # Errors
+/// As [`schema`].
+pub fn table(name: &CStr) -> Result<pg_sys::Oid, Error> {
+    let namespace = namespace()?;
+    // SAFETY: a catalogue look-up; without such a table it gives the invalid oid, which opens nothing.
+    Ok(unsafe { pg_sys::get_relname_relid(name.as_ptr(), namespace) })
 }
 
 /// The role the extension belongs to.

@@ -335,15 +335,15 @@ impl Worker {
         let Some(every) = gucs::cleanup_interval() else { return };
         if now >= self.next_cleanup {
             let Worker { steps, cleaned_to, .. } = self;
-            let removed = steps.run("cleanup", || {
-                let removed = xact::run(c"enrichment_cache: cleanup", || cleanup::cleanup(CLEANUP_BATCH, cleaned_to))?;
-                Ok(removed == CLEANUP_BATCH)
+            let more = steps.run("cleanup", || {
+                let batch = xact::run(c"enrichment_cache: cleanup", || cleanup::cleanup(CLEANUP_BATCH, cleaned_to))?;
+                Ok(batch.more)
             });
-            // a full batch means that there is more: the next round goes on
-            if !removed {
+            // where there is more, the next round goes on
+            if !more {
                 self.cleaned_to = cleanup::CleanedTo::default();
             }
-            self.next_cleanup = if removed { now } else { now + every.as_micros() as Micros };
+            self.next_cleanup = if more { now } else { now + every.as_micros() as Micros };
         }
     }
 
