@@ -103,6 +103,14 @@ impl Bed {
         Ok(session)
     }
 
+    /// The server's first process, which starts those of new sessions.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn postmaster(&self) -> Result<i32> {
+        self.cluster.postmaster_pid().ok_or_else(|| "the server does not run".into())
+    }
+
     /// A program of the stage, told how to reach the server.
     pub fn client_program(&self, program: &str) -> Command {
         let mut command = Command::new(self.cluster.stage().bin(program));

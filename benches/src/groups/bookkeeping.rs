@@ -4,6 +4,7 @@ use super::rivals;
 use super::wire;
 use crate::bed::{Bed, MAIN};
 use crate::data::Sizes;
+use crate::measure::processor::OneProcessor;
 use crate::measure::rounds::{in_rounds, in_turns, statement, Variant};
 use crate::measure::session::Session;
 use crate::report::findings::{Findings, Target};
@@ -57,7 +58,10 @@ pub fn measure(bed: &mut Bed) -> Result<Findings> {
         })
         .available(there)
     });
+    // client and server process take turns: see the group wire
+    let together = OneProcessor::of(bed)?;
     let measured = in_rounds(wire::rounds(bed), "over the wire", &mut session, both.into())?;
+    drop(together);
     findings.table(Table::of("over the wire:", "transactions a second", &measured, &[("× off", "off")]));
     findings.target(Target::at_most(
         "counting hits, over the wire: time, × without",

@@ -3,6 +3,7 @@
 pub mod latency;
 pub mod pgbench;
 pub mod plan;
+pub mod processor;
 pub mod rounds;
 pub mod samples;
 pub mod session;
