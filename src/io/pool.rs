@@ -133,26 +133,34 @@ impl Pool {
         Ok(Pool { shared: Arc::new(shared) })
     }
 
-    /// Hands a job over. Never blocks; it waits for a free thread, and until its service may have one more call under way.
-    /// When not even one thread can be made, the job ends at once with an error that may be tried again.
+    /// Hands a job over, as [`Pool::submit_all`].
     pub fn submit(&self, job: Job) {
+        self.submit_all([job]);
+    }
+
+    /// Hands jobs over. Never blocks; they wait for free threads, and until their service may have one more call under way.
+    /// When not even one thread can be made, they end at once with an error that may be tried again.
+    pub fn submit_all(&self, jobs: impl IntoIterator<Item = Job>) {
         let mut state = self.shared.lock();
-        state.lineup.push(job);
-        if state.wants_thread() {
-            if let Err(e) = Shared::spawn(&self.shared, &mut state) {
-                if state.threads == 0 {
-                    let refused = state.lineup.clear();
-                    drop(state);
-                    refused.into_iter().for_each(|job| {
-                        let performed = failed(format!("no thread for the call: {e}"));
-                        self.shared.mailbox.post(done(job, performed));
-                    });
-                    return;
-                }
+        let jobs = jobs.into_iter().map(|job| state.lineup.push(job)).count();
+        while state.wants_thread() {
+            let Err(e) = Shared::spawn(&self.shared, &mut state) else { continue };
+            if state.threads > 0 {
+                break;
             }
+            let refused = state.lineup.clear();
+            drop(state);
+            refused.into_iter().for_each(|job| {
+                let performed = failed(format!("no thread for the call: {e}"));
+                self.shared.mailbox.post(done(job, performed));
+            });
+            return;
         }
         drop(state);
-        self.shared.work.notify_one();
+        match jobs {
+            1 => self.shared.work.notify_one(),
+            _ => self.shared.work.notify_all(),
+        }
     }
 
     /// Keeps a thread for each of these services, however long the calls of others take.

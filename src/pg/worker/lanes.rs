@@ -52,16 +52,18 @@ impl Lanes {
             let calls = start.claims.len();
             again |= !start.answered.is_empty();
             fetches::complete(&start.service.name, start.answered.iter().map(String::as_str));
+            let mut jobs = Vec::with_capacity(calls);
             for claim in start.claims {
                 self.attempts.insert(claim.id, claim.attempts);
                 if let Some(lane) = self.lanes.get_mut(&start.service.name) {
                     lane.in_flight += 1;
                 }
                 match job(&start.service, start.secret.as_ref(), &claim) {
-                    Ok(job) => pool.submit(job),
+                    Ok(job) => jobs.push(job),
                     Err(done) => self.unsent.push(done),
                 }
             }
+            pool.submit_all(jobs);
             if let Some(lane) = self.lanes.get_mut(&start.service.name) {
                 let now = convert::clock();
                 if calls > 0 {
