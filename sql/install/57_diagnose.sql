@@ -117,7 +117,8 @@ BEGIN
 END $$;
 
 -- What the rows themselves show, apart from what has become of their keys: empty values of other clients, zero characters,
--- an address that stands in for a missing one, passwords called safe without an answer, days on which keys stopped coming.
+-- an address that stands in for a missing one, flags that were cleared, passwords called safe without an answer or breached by
+-- padding, days on which keys stopped coming.
 CREATE FUNCTION enrichment_look_at_rows(source text, OUT cause text, OUT service text, OUT affected bigint, OUT of bigint, OUT example text, OUT since date)
 RETURNS SETOF record LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 5 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -132,6 +133,7 @@ DECLARE
     has      text[];
     holds    text;
     day      text;
+    flag     text;
 BEGIN
     SELECT s.* INTO known FROM @extschema@.enrichment_source s WHERE s.name = source;
     IF known.key_expression IS NULL AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = known.relation AND a.attname = known.key_column AND NOT a.attisdropped
@@ -216,6 +218,22 @@ BEGIN
         END LOOP;
     END IF;
 
+    -- the answer finds fault, it has been written, and the row says that it does not
+    FOR one, flag IN SELECT f.value, f.key FROM jsonb_each_text(known.flag_columns) f WHERE holds IS NOT NULL AND f.key = ANY (has) LOOP
+        cause := 'flag_cleared';
+        FOR service, affected, of, example IN EXECUTE format('SELECT $2, (count(*) FILTER (WHERE r.cleared) * %1$s)::bigint, (count(*) * %1$s)::bigint,
+                min(r.raw) FILTER (WHERE r.cleared)
+            FROM (SELECT k.raw, k.flag IS NOT TRUE AND coalesce(k.held ? $2, false) AND NOT coalesce(i.dirty, false)
+                    AND coalesce(@extschema@.enrich_flagged(c.service, c.payload), false) AS cleared
+                FROM (SELECT %2$s AS raw, %3$s AS held, t.%4$I AS flag FROM %5$s) k
+                LEFT JOIN @extschema@.enrichment_indicator i ON i.source = $1 AND i.raw_key = k.raw
+                LEFT JOIN @extschema@.enrichment_cache c ON c.service = $2 AND c.cache_key = i.cache_key AND c.response_status = ''success'') r
+            HAVING bool_or(r.cleared)', 100 / percent, raw, holds, flag, rows_sql) USING source, one
+        LOOP
+            RETURN NEXT;
+        END LOOP;
+    END LOOP;
+
     IF known.shape = 'passwords' AND 'breached' = ANY (has) AND 'last_hibp_check' = ANY (has) THEN
         cause := 'unfounded_not_breached';
         FOR service, affected, of, example IN EXECUTE format('SELECT ''hibp'', (count(*) FILTER (WHERE r.wrong) * %1$s)::bigint, (count(*) * %1$s)::bigint, min(r.raw) FILTER (WHERE r.wrong)
@@ -226,6 +244,16 @@ BEGIN
         LOOP
             RETURN NEXT;
         END LOOP;
+        -- a row of padding, seen in breaches no time, that a client took for an answer
+        IF 'breach_prevalence' = ANY (has) THEN
+            cause := 'unfounded_breached';
+            FOR service, affected, of, example IN EXECUTE format('SELECT ''hibp'', (count(*) FILTER (WHERE r.wrong) * %1$s)::bigint, (count(*) * %1$s)::bigint, min(r.raw) FILTER (WHERE r.wrong)
+                FROM (SELECT %2$s AS raw, coalesce(t.breached AND t.breach_prevalence <= 0, false) AS wrong FROM %3$s) r HAVING bool_or(r.wrong)',
+                100 / percent, raw, rows_sql)
+            LOOP
+                RETURN NEXT;
+            END LOOP;
+        END IF;
     END IF;
 
     at_column := @extschema@.enrichment_time_of(known.relation, known.time_column);
@@ -312,9 +340,11 @@ BEGIN
         FROM counted c JOIN state t ON t.service = c.service LEFT JOIN nobody n ON true),
     causes AS (SELECT j.service, j.cause, sum(j.rows) AS rows, min(j.shown) AS example FROM judged j WHERE j.cause IS NOT NULL GROUP BY j.service, j.cause),
     looked AS MATERIALIZED (
-        SELECT s.name AS source, s.last_error, l.*,
+        SELECT s.name AS source, s.last_error, s.relation, CASE WHEN s.key_expression IS NULL THEN s.key_column END AS key_column, f.flags, f.sets, l.*,
             CASE WHEN l.since IS NOT NULL OR has_table_privilege(coalesce(nullif(current_setting('role'), 'none'), session_user::text)::name, s.relation, 'SELECT') THEN l.example END AS shown
-        FROM @extschema@.enrichment_source s CROSS JOIN LATERAL @extschema@.enrichment_look_at_rows(s.name) l),
+        FROM @extschema@.enrichment_source s CROSS JOIN LATERAL @extschema@.enrichment_look_at_rows(s.name) l
+        CROSS JOIN LATERAL (SELECT string_agg(quote_ident(f.key), ', ' ORDER BY f.key) AS flags, string_agg(format('%I = true', f.key), ', ' ORDER BY f.key) AS sets
+            FROM jsonb_each_text(s.flag_columns) f WHERE f.value = l.service) f),
     findings AS (
         SELECT CASE WHEN c.cause IN ('empty_answer', 'expired', 'failing_keys', 'not_asked', 'service_disabled', 'fetching_off') THEN 'warning' ELSE 'error' END AS severity,
             c.cause, c.service, c.rows::bigint AS affected, round(c.rows / nullif(w.rows, 0), 4) AS share, c.example,
@@ -348,7 +378,11 @@ BEGIN
                 WHEN 'stand_in_key' THEN 'One value that is never sent stands in many rows: a loader may write it where it has none. NULL is what it should write.'
                 WHEN 'empty_values' THEN 'These values of another client hold nothing. They do not count as answers and are replaced when the provider has answered.'
                 WHEN 'zero_character' THEN 'Casts of these values to jsonb fail. Read them with enrich_safe_jsonb(column::text), or make the column jsonb with it.'
-                WHEN 'unfounded_not_breached' THEN 'These passwords are called not breached, but no answer says so. Set breached to NULL or last_hibp_check to NULL and CALL enrich_refresh().' END
+                WHEN 'unfounded_not_breached' THEN 'These passwords are called not breached, but no answer says so. Set breached to NULL or last_hibp_check to NULL and CALL enrich_refresh().'
+                WHEN 'unfounded_breached' THEN 'These passwords are called breached and were seen in no breach: a row of padding was taken for an answer. Set breached and last_hibp_check to NULL and CALL enrich_refresh().'
+                WHEN 'flag_cleared' THEN format('The answer finds fault, it was written into these rows of %s, and %s is not true: something has cleared it since. It is set again with the next new answer of the key.%s',
+                    l.source, l.flags, coalesce(format(' To set it now: UPDATE %s SET %s WHERE enrich_flagged(%L, enrich_get(%L, %I));',
+                        l.relation, l.sets, l.service, l.service, l.key_column), '')) END
         FROM looked l
         UNION ALL
         SELECT 'error', 'wrong_json_path', p.service, w.answered::bigint, round(w.answered / nullif(w.rows, 0), 4), format('%s reads %s', p.reader, array_to_string(p.path, '.')),

@@ -115,3 +115,57 @@ fn a_table_that_stopped_growing_is_told_with_the_day() {
     base.run("INSERT INTO visits VALUES ('8.8.0.8', now())");
     assert!(!diagnosis(&base).contains_key("no_new_rows"));
 }
+
+#[test]
+fn flags_that_something_has_cleared_are_told_with_the_statement_that_sets_them() {
+    let base = base("cleared");
+    base.run(SESSIONS);
+    base.run(
+        "ALTER TABLE session_summaries ADD \"Found by dshield\" boolean;
+        SELECT enrich_attach('session_summaries', 'source_ip', '{dshield,expiring}', 'enrichment',
+            flag_columns => '{\"Found by dshield\": \"dshield\"}')",
+    );
+    wait_quiet_but_for_the_queue(&base);
+    answer(&base, "dshield", 1, 50, DSHIELD, "1 minute", "7 days");
+    answer(&base, "dshield", 51, 100, r#"'{"ip": {"ascountry": "DE", "count": 0}}'"#, "1 minute", "7 days");
+    let flagged = "SELECT count(*) FROM session_summaries WHERE \"Found by dshield\"";
+    base.wait_for(flagged, 500i64);
+    wait_quiet_but_for_the_queue(&base);
+    assert!(!diagnosis(&base).contains_key("flag_cleared dshield"));
+
+    // of ten rows with fault and ten without
+    base.run(
+        "UPDATE session_summaries SET \"Found by dshield\" = CASE source_ip WHEN '8.8.0.8' THEN NULL ELSE false END
+        WHERE source_ip IN ('8.8.0.7', '8.8.0.8', '8.8.0.77')",
+    );
+    let found = diagnosis(&base);
+    let (severity, affected, share, example, hint) = &found["flag_cleared dshield"];
+    assert_eq!(
+        (severity.as_str(), *affected, share.as_str(), example.as_str()),
+        ("warning", Some(20), "0.02", "8.8.0.7")
+    );
+    let (said, statement) = hint.split_once(" To set it now: ").unwrap_or_else(|| panic!("{hint}"));
+    assert!(said.contains("\"Found by dshield\" is not true"), "{said}");
+    base.run(statement);
+    assert_eq!(base.one::<i64>(flagged), 500);
+    assert!(!diagnosis(&base).contains_key("flag_cleared dshield"));
+}
+
+#[test]
+fn passwords_that_padding_made_breached_are_told() {
+    let base = base("padding");
+    base.run(
+        "CREATE TABLE password_tracking (password_text text, breached bool, breach_prevalence int, last_hibp_check timestamptz);
+        INSERT INTO password_tracking SELECT 'word ' || i, i <= 10, CASE WHEN i <= 4 THEN 0 WHEN i <= 10 THEN i END, now()
+        FROM generate_series(1, 20) i;
+        SELECT enrich_attach('password_tracking', 'password_text', '{hibp}')",
+    );
+    wait_quiet_but_for_the_queue(&base);
+    let found = diagnosis(&base);
+    let (severity, affected, share, _, hint) = &found["unfounded_breached hibp"];
+    assert_eq!((severity.as_str(), *affected, share.as_str()), ("warning", Some(4), "0.2"));
+    assert!(hint.contains("a row of padding was taken for an answer"), "{hint}");
+    assert_eq!(found["unfounded_not_breached hibp"].1, Some(10));
+    base.run("UPDATE password_tracking SET breached = NULL, last_hibp_check = NULL WHERE breach_prevalence = 0");
+    assert!(!diagnosis(&base).contains_key("unfounded_breached hibp"));
+}
