@@ -13,12 +13,14 @@ use serde_json::json;
 
 use crate::answer::{accepts_gzip, Answer, Expected, Verdict};
 use crate::app::App;
+use crate::fault_answers;
+use crate::faults::{Kind, STATUS};
 use crate::limits::Per;
 use crate::networks;
 use crate::provider::Provider;
 use crate::virustotal_address::address;
 use crate::virustotal_file::file;
-use crate::visit::{attend, Caller};
+use crate::visit::{attend, pause, Caller};
 
 /// The paths below the prefix.
 pub fn routes() -> Router<Arc<App>> {
@@ -47,7 +49,8 @@ async fn ip_addresses(State(app): State<Arc<App>>, Path(key): Path<String>, call
     .await
 }
 
-/// What the account may ask and has asked. Costs no quota and is not counted.
+/// What the account may ask and has asked. Costs no quota and is not counted. The numbers are those of the moment when the question
+/// came, also where a fault holds the answer up.
 async fn quotas(State(app): State<Arc<App>>, Path(id): Path<String>, caller: Caller) -> Response<Body> {
     if let Some(refusal) = refusal(&app, &caller) {
         return refusal.into_response(false);
@@ -69,7 +72,15 @@ async fn quotas(State(app): State<Arc<App>>, Path(id): Path<String>, caller: Cal
         },
         "api_requests_monthly": {"user": {"allowed": day_allowed.saturating_mul(31), "used": asked}},
     }});
-    Answer::pretty_json(200, &body).into_response(accepts_gzip(&caller.headers))
+    let told = Answer::pretty_json(200, &body);
+    match app.faults.strike(Provider::VirusTotal, STATUS) {
+        None => told.into_response(accepts_gzip(&caller.headers)),
+        Some(Kind::Slow { ms }) => {
+            pause(ms).await;
+            told.into_response(accepts_gzip(&caller.headers))
+        }
+        Some(kind) => fault_answers::respond(kind, Provider::VirusTotal, &caller, || told).await,
+    }
 }
 
 fn refusal(app: &App, caller: &Caller) -> Option<Answer> {

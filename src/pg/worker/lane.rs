@@ -16,6 +16,7 @@ use crate::pg::store::breakers::{self, Standing};
 use crate::pg::store::lanes::{self as ledger, Pause};
 use crate::pg::store::{queue, renewal};
 use crate::pg::{budgets, wake};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 const SECOND: Micros = 1_000_000;
@@ -43,6 +44,9 @@ pub struct Lane {
     pub(super) paused_elsewhere: bool,
     /// When the provider was last asked what it says of its limits.
     pub usage_asked: Option<Micros>,
+    /// How many calls have ended in all, and had ended when those questions went out that are not answered yet.
+    ended: u64,
+    ended_when_asked: VecDeque<u64>,
     /// Until when it is paused because the provider asked to wait.
     pub limited_until: Option<Micros>,
     /// Until when others who spend from its budget have been told to wait.
@@ -208,6 +212,24 @@ impl Lane {
             }
         };
         wanted as u32
+    }
+
+    /// A call has ended.
+    pub(super) fn end(&mut self) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        self.finished += 1;
+        self.ended += 1;
+    }
+
+    /// The question what the provider says of its limits goes out.
+    pub fn asks_usage(&mut self) {
+        self.ended_when_asked.push_back(self.ended);
+    }
+
+    /// The oldest such question is answered; how many calls have ended since it went out, which may not be in its numbers.
+    pub(super) fn ended_since_asked(&mut self) -> u32 {
+        let before = self.ended_when_asked.pop_front().unwrap_or(self.ended);
+        u32::try_from(self.ended - before).unwrap_or(u32::MAX)
     }
 
     /// Notes until when the lane is paused because the provider asked to wait, and until when all who spend from its budget are to wait.

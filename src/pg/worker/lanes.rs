@@ -88,9 +88,13 @@ impl Lanes {
 
     /// Takes what the provider said of its limits with this answer.
     pub fn take_reports(&mut self, done: &Done) {
-        let Some(lane) = self.lanes.get_mut(&done.service.name).filter(|_| !done.reports.is_empty()) else { return };
+        let Some(lane) = self.lanes.get_mut(&done.service.name) else { return };
+        let ended = if done.usage { lane.ended_since_asked() } else { 0 };
+        if done.reports.is_empty() {
+            return;
+        }
         // the answer's own call is in them
-        let here = lane.in_flight.saturating_sub(u32::from(!done.usage));
+        let here = lane.in_flight.saturating_sub(u32::from(!done.usage)).saturating_add(ended);
         let elsewhere = budgets::under_way_elsewhere(wake::my_database(), &done.service.name, &lane.budget);
         let others = here.saturating_add(elsewhere);
         let reports = done.reports.clone();
@@ -256,8 +260,7 @@ impl Lanes {
     /// Takes a finished call off its lane; returns the attempts it had used up before.
     pub fn finished(&mut self, service: &str, id: i64) -> i32 {
         if let Some(lane) = self.lanes.get_mut(service) {
-            lane.in_flight = lane.in_flight.saturating_sub(1);
-            lane.finished += 1;
+            lane.end();
         }
         self.attempts.remove(&id).unwrap_or(0)
     }

@@ -33,13 +33,17 @@ pub fn job(lane: &mut Lane, service: &Arc<Service>, secret: Option<&Secret>, now
     let request = request::build_usage(service, secret, &gucs::user_agent(), gucs::contact().as_deref());
     lane.usage_asked = Some(now);
     match request {
-        Ok(request) => Some(Job {
-            id: NO_REQUEST,
-            service: service.clone(),
-            key: Key { text: String::new(), form: KeyForm::Text },
-            request: request?,
-            usage: true,
-        }),
+        Ok(request) => {
+            let request = request?;
+            lane.asks_usage();
+            Some(Job {
+                id: NO_REQUEST,
+                service: service.clone(),
+                key: Key { text: String::new(), form: KeyForm::Text },
+                request,
+                usage: true,
+            })
+        }
         Err(why) => {
             said::event(&service.name, &format!("cannot be asked for its usage: {why}"));
             None

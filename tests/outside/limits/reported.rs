@@ -68,6 +68,33 @@ fn a_quota_endpoint_that_allows_less_than_the_limits_wins() {
     assert_eq!(base.one::<String>(windows), "day hour month");
 }
 
+/// The numbers of the quota endpoint are of the moment when it was asked; calls that end before its answer comes may not be in them.
+#[test]
+fn calls_that_end_while_the_quota_endpoint_is_asked_count_beside_its_numbers() {
+    let base = Base::new("limits", "slow_quotas");
+    base.sandbox.set_limit("virustotal", 5, "day");
+    base.sandbox.fault(json!({"service": "virustotal", "key": "status", "count": 1, "kind": "slow", "ms": 1500}));
+    base.run(
+        r#"UPDATE enrichment_service SET limits = '[{"max": 500, "per": "day"}]', max_in_flight = 8,
+             rules = jsonb_set(jsonb_set(rules, '{usage,every_seconds}', '3600'), '{variables,default,account}', '"me"')
+           WHERE name = 'virustotal'"#,
+    );
+    // the question goes out with the first of these, and is under way until all are answered
+    ask(&base, "virustotal", 1..=1);
+    base.wait_for(&answered("virustotal"), 1i64);
+    ask(&base, "virustotal", 2..=3);
+    base.wait_for(&answered("virustotal"), 3i64);
+    let allowed = "SELECT provider_max FROM enrichment_quota_status WHERE service = 'virustotal' AND per = 'day'";
+    assert_eq!(base.one::<Option<i64>>(allowed), None, "the quota endpoint was quicker than three calls");
+    base.wait_for(allowed, Some(5i64));
+    ask(&base, "virustotal", 4..=20);
+    // five, or four where the numbers held the first of them
+    base.wait_for(&answered("virustotal").replace("count(*)", "count(*) >= 4"), true);
+    support::let_the_worker_look(&base);
+    let stats = base.sandbox.stats()["virustotal"].clone();
+    assert_eq!(stats["limited"].as_i64(), Some(0), "{stats}");
+}
+
 #[test]
 fn without_an_account_the_quota_endpoint_is_not_asked() {
     let base = Base::new("limits", "no_account");
