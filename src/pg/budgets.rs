@@ -41,6 +41,8 @@ struct Member {
     key: Key,
     /// Calls under way, which the provider's own numbers may not hold yet.
     under_way: u32,
+    /// Calls that have ended in all.
+    ended: u64,
     since: Micros,
 }
 
@@ -55,7 +57,7 @@ const NOBODY: Key = [0; 16];
 impl Default for Budgets {
     fn default() -> Self {
         let budget = Budget::new(NOBODY, 0);
-        let member = Member { database: 0, service: Text::new(""), key: NOBODY, under_way: 0, since: 0 };
+        let member = Member { database: 0, service: Text::new(""), key: NOBODY, under_way: 0, ended: 0, since: 0 };
         Budgets { budgets: [budget; BUDGETS], members: [member; MEMBERS] }
     }
 }
@@ -87,7 +89,7 @@ pub fn join(database: u32, service: &str, key: &Key, ledger: &[Spend], now: Micr
         oldest.map(|(at, _)| at)
     });
     if let Some(at) = free {
-        let member = Member { database, service: Text::new(service), key: *key, under_way: 0, since: now };
+        let member = Member { database, service: Text::new(service), key: *key, under_way: 0, ended: 0, since: now };
         shared.members[at] = member;
     }
     if let Some(budget) = shared.budget(key, now) {
@@ -103,19 +105,22 @@ pub fn with<T>(key: &Key, now: Micros, work: impl FnOnce(&mut Spending) -> T) ->
     Some(work(&mut budget.spending))
 }
 
-/// Says how many calls of a service are under way.
-pub fn under_way(database: u32, service: &str, key: &Key, calls: u32) {
+/// Says how many calls of a service are under way, and how many have ended.
+pub fn under_way(database: u32, service: &str, key: &Key, calls: u32, ended: u64) {
     let mut shared = SHARED.exclusive();
     if let Some(member) = shared.members.iter_mut().find(|member| member.is(database, service, key)) {
-        member.under_way = calls;
+        (member.under_way, member.ended) = (calls, ended);
     }
 }
 
-/// How many calls are under way in a budget, without those of this service of this database, which knows its own better.
-pub fn under_way_elsewhere(database: u32, service: &str, key: &Key) -> u32 {
+/// How many calls are under way in a budget, and how many have ended, without those of this service of this database, which knows
+/// its own better.
+pub fn elsewhere(database: u32, service: &str, key: &Key) -> (u32, u64) {
     let shared = SHARED.share();
     let others = shared.members.iter().filter(|member| member.key == *key && !member.is(database, service, key));
-    others.map(|member| member.under_way).fold(0, u32::saturating_add)
+    others.fold((0, 0), |(under_way, ended), member| {
+        (member.under_way.saturating_add(under_way), member.ended.wrapping_add(ended))
+    })
 }
 
 /// Notes until when the provider has asked a service of a database to be left alone; `None` when that is over. Of several that were asked

@@ -44,9 +44,9 @@ pub struct Lane {
     pub(super) paused_elsewhere: bool,
     /// When the provider was last asked what it says of its limits.
     pub usage_asked: Option<Micros>,
-    /// How many calls have ended in all, and had ended when those questions went out that are not answered yet.
-    ended: u64,
-    ended_when_asked: VecDeque<u64>,
+    /// How many calls have ended in all, and had ended here and elsewhere when those questions went out that are not answered yet.
+    pub(super) ended: u64,
+    ended_when_asked: VecDeque<(u64, u64)>,
     /// Until when it is paused because the provider asked to wait.
     pub limited_until: Option<Micros>,
     /// Until when others who spend from its budget have been told to wait.
@@ -222,14 +222,17 @@ impl Lane {
     }
 
     /// The question what the provider says of its limits goes out.
-    pub fn asks_usage(&mut self) {
-        self.ended_when_asked.push_back(self.ended);
+    pub fn asks_usage(&mut self, service: &str) {
+        let (_, elsewhere) = budgets::elsewhere(wake::my_database(), service, &self.budget);
+        self.ended_when_asked.push_back((self.ended, elsewhere));
     }
 
     /// The oldest such question is answered; how many calls have ended since it went out, which may not be in its numbers.
-    pub(super) fn ended_since_asked(&mut self) -> u32 {
-        let before = self.ended_when_asked.pop_front().unwrap_or(self.ended);
-        u32::try_from(self.ended - before).unwrap_or(u32::MAX)
+    pub(super) fn ended_since_asked(&mut self, elsewhere: u64) -> u32 {
+        let Some((here, there)) = self.ended_when_asked.pop_front() else { return 0 };
+        // one that left the budget meanwhile took its number along
+        let ended = (self.ended - here).saturating_add(elsewhere.saturating_sub(there));
+        u32::try_from(ended).unwrap_or(u32::MAX)
     }
 
     /// Notes until when the lane is paused because the provider asked to wait, and until when all who spend from its budget are to wait.

@@ -82,21 +82,24 @@ impl Lanes {
     fn tell_under_way(&self) {
         let database = wake::my_database();
         for (name, lane) in self.lanes.iter().filter(|(_, lane)| lane.budget != budgets::Key::default()) {
-            budgets::under_way(database, name, &lane.budget, lane.in_flight);
+            budgets::under_way(database, name, &lane.budget, lane.in_flight, lane.ended);
         }
     }
 
     /// Takes what the provider said of its limits with this answer.
     pub fn take_reports(&mut self, done: &Done) {
+        if done.reports.is_empty() && !done.usage {
+            return;
+        }
         let Some(lane) = self.lanes.get_mut(&done.service.name) else { return };
-        let ended = if done.usage { lane.ended_since_asked() } else { 0 };
+        let (under_way, ended) = budgets::elsewhere(wake::my_database(), &done.service.name, &lane.budget);
+        let ended = if done.usage { lane.ended_since_asked(ended) } else { 0 };
         if done.reports.is_empty() {
             return;
         }
         // the answer's own call is in them
-        let here = lane.in_flight.saturating_sub(u32::from(!done.usage)).saturating_add(ended);
-        let elsewhere = budgets::under_way_elsewhere(wake::my_database(), &done.service.name, &lane.budget);
-        let others = here.saturating_add(elsewhere);
+        let here = lane.in_flight.saturating_sub(u32::from(!done.usage));
+        let others = here.saturating_add(under_way).saturating_add(ended);
         let reports = done.reports.clone();
         // a millisecond that has begun counts: what is in doubt ran side by side
         let began = done.finished_at.saturating_sub((Micros::from(done.latency_ms) + 1) * 1000);

@@ -35,7 +35,7 @@ pub fn job(lane: &mut Lane, service: &Arc<Service>, secret: Option<&Secret>, now
     match request {
         Ok(request) => {
             let request = request?;
-            lane.asks_usage();
+            lane.asks_usage(&service.name);
             Some(Job {
                 id: NO_REQUEST,
                 service: service.clone(),

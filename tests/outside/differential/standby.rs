@@ -2,7 +2,7 @@
 
 use super::session::Ways;
 use super::{check_relations, seed, steps_wanted, Play};
-use crate::reads::{agree, builder, comparison, force_workers, Reads, Seen};
+use crate::reads::{agree, agreed, builder, comparison, force_workers, Reads, Seen};
 use crate::support::{one, refused, run, said, wait_served};
 use postgres::{Client, Statement};
 use std::sync::Arc;
@@ -169,5 +169,19 @@ fn an_unlogged_table_is_no_more_readable_there_by_look_ups(reads: &Reads, there:
     }
     reads.run("ALTER TABLE enrichment_cache SET LOGGED");
     there.cluster.wait_replayed(&reads.cluster);
-    agree(&mut client);
+    agree_unless_cancelled(&mut client);
+}
+
+/// As [`agree`]; recovery may end a statement for what it has just replayed, so that it is asked again.
+fn agree_unless_cancelled(client: &mut Client) {
+    const SERIALIZATION_FAILURE: &str = "40001";
+    let mut left = 20;
+    let row = loop {
+        match client.query_one(&comparison("compared"), &[]) {
+            Ok(row) => break row,
+            Err(why) if left > 0 && why.code().is_some_and(|code| code.code() == SERIALIZATION_FAILURE) => left -= 1,
+            Err(why) => panic!("{}", said(&why)),
+        }
+    };
+    agreed(&row);
 }

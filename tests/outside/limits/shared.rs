@@ -72,6 +72,50 @@ fn databases_with_the_same_secret_share_one_budget_also_after_a_crash() {
 }
 
 #[test]
+fn calls_of_another_database_that_end_while_this_one_asks_the_quota_endpoint_count_beside_its_numbers() {
+    let cluster = Arc::new(own_cluster("shared_quotas"));
+    let base = Base::in_cluster(&cluster, "asks", &["--limits", "none"]);
+    sibling(&base, "calls");
+    base.sandbox.set_limit("virustotal", 6, "day");
+    base.sandbox.fault(json!({"service": "virustotal", "key": "status", "count": 1, "kind": "slow", "ms": 3000}));
+    let [mut asks, mut calls] = ["asks", "calls"].map(|name| cluster.client(name));
+    let configure = |client: &mut postgres::Client, account: &str| {
+        run(
+            client,
+            &format!(
+                r#"UPDATE enrichment_service SET limits = '[{{"max": 500, "per": "day"}}]', max_in_flight = 8,
+                rules = jsonb_set(jsonb_set(rules, '{{usage,every_seconds}}', '3600'), '{{variables,default,account}}', '{account}')
+                WHERE name = 'virustotal'"#
+            ),
+        );
+    };
+    configure(&mut asks, r#""me""#);
+    configure(&mut calls, r#""""#);
+    let request = |client: &mut postgres::Client, keys: std::ops::RangeInclusive<u32>| {
+        let keys: Vec<String> = keys.map(address).collect();
+        run(client, &format!("SELECT enrich_request_many('virustotal', '{{{}}}')", keys.join(",")));
+    };
+    let answers = |client: &mut postgres::Client, n: i64| {
+        let sql = "SELECT count(*) FROM enrichment_cache WHERE service = 'virustotal' AND response_status IN ('success', 'not_found')";
+        wait_until("answers", SOON, || support::same(support::ask::<i64>(client, sql)? >= n, &true));
+    };
+    // the question goes out with the first of these; three of another database are answered while it is under way
+    request(&mut asks, 1..=1);
+    answers(&mut asks, 1);
+    request(&mut calls, 2..=4);
+    answers(&mut calls, 3);
+    both_look(&base, "calls", 1);
+    let allowed = "SELECT provider_max FROM enrichment_quota_status WHERE service = 'virustotal' AND per = 'day'";
+    assert_eq!(support::one::<Option<i64>>(&mut asks, allowed), None, "the quota endpoint was quicker than four calls");
+    wait_until("the quotas", SOON, || support::same(support::ask::<Option<i64>>(&mut asks, allowed)?, &Some(6)));
+    request(&mut asks, 5..=20);
+    answers(&mut asks, 2);
+    both_look(&base, "calls", 2);
+    let stats = base.sandbox.stats()["virustotal"].clone();
+    assert_eq!(stats["limited"].as_i64(), Some(0), "{stats}");
+}
+
+#[test]
 fn another_secret_is_another_budget() {
     let base = Base::new("limits", "secrets");
     base.run(r#"UPDATE enrichment_service SET limits = '[{"max": 2, "per": "day"}]' WHERE name = 'urlhaus'"#);
