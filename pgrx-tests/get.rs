@@ -276,4 +276,17 @@ mod tests {
         );
         assert_eq!(value("SELECT count(*) FROM enrich_get_many('dshield', '{}')").as_deref(), Some("0"));
     }
+
+    #[pg_test]
+    fn get_many_gives_many_runs_of_keys_in_the_order_of_their_bytes() {
+        run("SELECT enrich_store('dshield', '9.' || 20 + i % 7 || '.' || i / 250 || '.' || i % 250, '{}') FROM generate_series(1, 1000) i");
+        // asked for in another order, each twice
+        let asked =
+            "(SELECT array_agg(cache_key ORDER BY md5(cache_key || n)) FROM enrichment_cache, generate_series(1, 2) n
+            WHERE service = 'dshield' AND cache_key ~ '^9[.]2[0-6][.]')";
+        holds(&format!(
+            "(SELECT count(*) = 1000 AND array_agg(m.cache_key ORDER BY m.ordinality) = array_agg(m.cache_key ORDER BY m.cache_key COLLATE \"C\")
+            FROM enrich_get_many('dshield', {asked}) WITH ORDINALITY m)"
+        ));
+    }
 }

@@ -120,16 +120,33 @@ fn no_call_is_made_whose_spend_is_not_recorded() {
     assert_eq!(base.one::<i64>("SELECT sum(spent)::bigint FROM enrichment_quota WHERE service = 'hibp'"), 4);
 }
 
+/// Also when the server crashes the moment it is under way: what is spent is on disk before the call goes out.
 #[test]
 fn a_call_that_brings_no_answer_is_spent_all_the_same() {
-    let base = limited("spent", 10, "minute");
+    let cluster = Arc::new(own_cluster("spent"));
+    let base = Base::in_cluster(&cluster, "spent", &["--limits", "none"]);
+    // nothing else brings a commit to disk
+    for set in ["synchronous_commit = off", "wal_writer_delay = '10 s'", "wal_writer_flush_after = '1 GB'"] {
+        base.run(&format!("ALTER SYSTEM SET {set}"));
+    }
+    base.run("SELECT pg_reload_conf()");
+    set_limit(&base, 3, "day");
     base.sandbox.fault(json!({"service": "hibp", "kind": "hang"}));
-    request(&base, 0, 3);
+    base.run("CHECKPOINT");
+    request(&base, 0, 9);
     wait_until("calls under way", SOON, || {
         let in_flight = base.sandbox.stats()["hibp"]["in_flight"].as_i64();
         same(in_flight, &Some(3))
     });
-    assert_eq!(base.one::<i64>("SELECT sum(spent)::bigint FROM enrichment_quota WHERE service = 'hibp'"), 3);
+    cluster.stop(StopMode::Immediate).expect("a stop");
+    cluster.start_again().expect("a start");
+    let spent = "SELECT sum(spent)::bigint FROM enrichment_quota WHERE service = 'hibp'";
+    assert_eq!(base.one::<i64>(spent), 3);
+    base.worker();
+    base.run(&format!("SELECT enrich_request('dshield', '{}')", address(1)));
+    base.wait_for("SELECT count(*) FROM enrichment_cache WHERE service = 'dshield'", 1i64);
+    support::let_the_worker_look(&base);
+    assert_eq!((base.asked("hibp"), base.one::<i64>(spent)), (3, 3));
 }
 
 #[test]

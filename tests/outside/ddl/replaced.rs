@@ -44,6 +44,9 @@ fn replacements(reads: &Reads) -> Vec<(&'static str, String)> {
             ALTER COLUMN cache_key_hash DROP EXPRESSION; {fill}")),
         ("other order", format!("CREATE TABLE enrichment_cache ({}); CREATE UNIQUE INDEX ON enrichment_cache (service, cache_key);
             {fill}", reversed.join(", "))),
+        ("another access method", format!("CREATE ACCESS METHOD heap_of_another_name TYPE TABLE HANDLER heap_tableam_handler;
+            CREATE TABLE enrichment_cache ({COLUMNS}) USING heap_of_another_name; CREATE UNIQUE INDEX ON enrichment_cache (service, cache_key);
+            {fill}")),
         ("no index", format!("CREATE TABLE enrichment_cache ({COLUMNS}); {fill}")),
         ("dropped columns", format!("CREATE TABLE enrichment_cache (a int, {COLUMNS}, b int); ALTER TABLE enrichment_cache DROP COLUMN a;
             ALTER TABLE enrichment_cache DROP COLUMN b; CREATE UNIQUE INDEX ON enrichment_cache (cache_key, service); {fill}")),

@@ -169,3 +169,28 @@ fn passwords_that_padding_made_breached_are_told() {
     base.run("UPDATE password_tracking SET breached = NULL, last_hibp_check = NULL WHERE breach_prevalence = 0");
     assert!(!diagnosis(&base).contains_key("unfounded_breached hibp"));
 }
+
+#[test]
+fn of_a_large_table_a_part_is_read_and_the_numbers_are_scaled_up() {
+    let base = base("large");
+    // a tenth of the rows without an answer, all through the table
+    base.run(
+        "CREATE TABLE visits (ip text, extra jsonb);
+        INSERT INTO visits SELECT '8.8.' || i % 50 || '.' || i / 50 % 20, NULL FROM generate_series(1, 300000) i;
+        ANALYZE visits;
+        UPDATE enrichment_service SET enabled = false WHERE name = 'partly';
+        SELECT enrich_store('dshield', '8.8.' || a || '.' || b, '{\"ip\": {\"count\": 0, \"ascountry\": \"DE\"}}')
+            FROM generate_series(0, 49) a, generate_series(0, 17) b;
+        SELECT enrich_attach('visits', 'ip', '{dshield}')",
+    );
+    wait_quiet_but_for_the_queue(&base);
+    base.run("DELETE FROM enrichment_queue");
+    let found = diagnosis(&base);
+    let (_, affected, share, _, _) = &found["not_asked dshield"];
+    let affected = affected.unwrap_or(0);
+    assert!((27_000..33_000).contains(&affected), "{affected} of 30,000 rows");
+    let share: f64 = share.parse().expect("a share");
+    assert!((0.09..0.11).contains(&share), "{share}");
+    let part: f64 = base.one("SELECT enrichment_sample_percent('visits', 100000)");
+    assert!((20.0..50.0).contains(&part), "{part} % were read");
+}

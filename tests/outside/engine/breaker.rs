@@ -1,10 +1,10 @@
 //! The breaker: a service that fails is left alone, its requests wait and lose no attempt, the others go on.
 
 use super::{addresses, base, set_rules};
-use crate::support::{self, address, own_cluster, Base};
+use crate::support::{self, address, own_cluster, Base, SOON};
 use serde_json::json;
 use std::sync::Arc;
-use testbed::StopMode;
+use testbed::{wait_until, StopMode};
 
 const STATE: &str = "SELECT state FROM enrichment_breaker WHERE service = 'dshield'";
 const OPENINGS: &str = "SELECT openings FROM enrichment_breaker WHERE service = 'dshield'";
@@ -60,6 +60,28 @@ fn a_service_that_fails_is_left_alone_until_one_call_succeeds() {
     assert_eq!((base.one::<String>(STATE), base.one::<i32>(OPENINGS)), ("closed".to_string(), 0));
     assert_eq!(base.one::<i64>("SELECT count(*) FROM enrichment_lane WHERE paused_until IS NOT NULL"), 0);
     assert_eq!(base.asked("dshield"), 14);
+}
+
+#[test]
+fn one_call_tries_however_many_may_be_under_way() {
+    let base = base("one_probe");
+    set_rules(&base, "dshield", r#"{"breaker": {"failures": 3, "open_seconds": 3600, "max_open_seconds": 86400}}"#);
+    base.run("UPDATE enrichment_service SET max_in_flight = 20 WHERE name = 'dshield'");
+    base.sandbox.set_latency("dshield", 300);
+    base.sandbox.fault(json!({"service": "dshield", "kind": "status", "status": 503}));
+    base.run(&format!("SELECT enrich_request_many('dshield', {})", addresses(1, 100)));
+    base.wait_for(STATE, "open".to_string());
+    wait_until("the calls of before to end", SOON, || {
+        support::same(base.sandbox.stats()["dshield"]["in_flight"].as_i64(), &Some(0))
+    });
+    support::let_the_worker_look(&base);
+    for opening in 2..5 {
+        let (asked, before) = (base.asked("dshield"), base.one::<i32>(OPENINGS));
+        base.run("UPDATE enrichment_queue SET next_attempt_at = now() WHERE state = 'waiting'; SELECT enrich_retry('dshield')");
+        base.wait_for(OPENINGS, before + 1);
+        support::let_the_worker_look(&base);
+        assert_eq!(base.asked("dshield"), asked + 1, "opening {opening}");
+    }
 }
 
 #[test]
