@@ -102,6 +102,14 @@ mod tests {
             )),
             ["north 4 4 0 0 0 0 4 0 0 0 0.00", "south 14 12 0 0 0 0 0 0 12 2 0.00", "- 1 0 0 0 0 0 0 0 0 1"]
         );
+        assert_eq!(
+            list("SELECT concat_ws(' ', coalesce(week::text, '-'), failed_by_cause) FROM enrichment_coverage_weekly WHERE service = 'dshield' ORDER BY week"),
+            ["2026-11-02 {}", r#"2026-11-09 {"error": 4, "unauthorized": 1}"#, "- {}"]
+        );
+        assert_eq!(
+            list("SELECT concat_ws(' ', service, sensor, failed_by_cause) FROM enrichment_coverage_by_sensor WHERE failed > 0 ORDER BY 1"),
+            [r#"dshield south {"error": 4, "unauthorized": 1}"#, r#"spur north {"invalid": 4}"#]
+        );
         run("ALTER TABLE coverage_rows DROP COLUMN sensor, DROP COLUMN last_event_at");
         assert_eq!(count("SELECT (SELECT count(*) FROM enrichment_coverage_weekly) + (SELECT count(*) FROM enrichment_coverage_by_sensor)"), 0);
     }
@@ -141,6 +149,10 @@ mod tests {
             assert_eq!(
                 list(&format!("SELECT concat_ws(' ', sensor, rows, eligible, {COUNTS}) FROM enrichment_coverage_by_sensor ORDER BY sensor")),
                 ["north 8 6 3 3 0 0 2 0 1 2 50.00", "south 5 0 0 0 0 0 0 0 0 5"]
+            );
+            assert_eq!(
+                list("SELECT failed_by_cause FROM enrichment_coverage_weekly ORDER BY week"),
+                ["{}", r#"{"unauthorized": 2}"#]
             );
             // the forecast takes the rows that were counted: nobody evaluates anything
             assert_eq!(

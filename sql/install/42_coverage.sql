@@ -115,12 +115,13 @@ END $$;
 CREATE FUNCTION enrichment_coverage_by(by text,
     OUT source text, OUT service text, OUT bucket text, OUT rows bigint, OUT eligible bigint, OUT answered bigint, OUT success bigint,
     OUT not_found bigint, OUT empty bigint, OUT failed bigint, OUT queued bigint, OUT never_asked bigint, OUT ineligible bigint,
-    OUT percent numeric)
+    OUT percent numeric, OUT failed_by_cause jsonb)
 RETURNS SETOF record LANGUAGE sql STABLE SECURITY DEFINER ROWS 200 SET search_path = pg_catalog, pg_temp AS $$
     SELECT t.source, t.service, t.bucket, t.rows, t.rows - t.ineligible, t.success + t.not_found, t.success, t.not_found, t.empty, t.failed,
         t.queued, t.never_asked, t.ineligible,
-        trunc((t.success + t.not_found)::numeric * 100 / nullif(t.rows - t.ineligible, 0), 2)::numeric(5, 2)
-    FROM (SELECT s.name AS source, c.service, c.bucket, sum(c.rows)::bigint AS rows,
+        trunc((t.success + t.not_found)::numeric * 100 / nullif(t.rows - t.ineligible, 0), 2)::numeric(5, 2), coalesce(t.failed_by_cause, '{}')
+    FROM (SELECT c.source, c.service, c.bucket, sum(c.rows)::bigint AS rows,
+            jsonb_object_agg(coalesce(c.cause, 'error'), c.rows) FILTER (WHERE c.outcome = 'failed') AS failed_by_cause,
             coalesce(sum(c.rows) FILTER (WHERE c.outcome = 'success'), 0)::bigint AS success,
             coalesce(sum(c.rows) FILTER (WHERE c.outcome = 'not_found'), 0)::bigint AS not_found,
             coalesce(sum(c.rows) FILTER (WHERE c.outcome = 'empty'), 0)::bigint AS empty,
@@ -128,9 +129,11 @@ RETURNS SETOF record LANGUAGE sql STABLE SECURITY DEFINER ROWS 200 SET search_pa
             coalesce(sum(c.rows) FILTER (WHERE c.outcome = 'queued'), 0)::bigint AS queued,
             coalesce(sum(c.rows) FILTER (WHERE c.outcome IN ('never_asked', 'unknown')), 0)::bigint AS never_asked,
             coalesce(sum(c.rows) FILTER (WHERE c.outcome IN ('ineligible', 'no_key')), 0)::bigint AS ineligible
-        FROM @extschema@.enrichment_source s
-        CROSS JOIN LATERAL @extschema@.enrichment_count_rows(s.name, $1, NULL) c
-        GROUP BY s.name, c.service, c.bucket) t
+        FROM (SELECT s.name AS source, c.service, c.bucket, c.outcome, CASE WHEN c.outcome = 'failed' THEN c.cause END AS cause, sum(c.rows) AS rows
+            FROM @extschema@.enrichment_source s
+            CROSS JOIN LATERAL @extschema@.enrichment_count_rows(s.name, $1, NULL) c
+            GROUP BY 1, 2, 3, 4, 5) c
+        GROUP BY c.source, c.service, c.bucket) t
 $$;
 
 -- The columns about rows read the user's tables, once a source, and only where one of them is asked for.
@@ -198,12 +201,12 @@ FROM counted t LEFT JOIN ineligible i ON i.source = t.source;
 
 CREATE VIEW @extschema@.enrichment_coverage_weekly AS
 SELECT c.source, c.service, c.bucket::date AS week, c.rows, c.eligible, c.answered, c.success, c.not_found, c.empty, c.failed, c.queued,
-    c.never_asked, c.ineligible, c.percent
+    c.never_asked, c.ineligible, c.percent, c.failed_by_cause
 FROM @extschema@.enrichment_coverage_by('week') AS c;
 
 CREATE VIEW @extschema@.enrichment_coverage_by_sensor AS
 SELECT c.source, c.service, c.bucket AS sensor, c.rows, c.eligible, c.answered, c.success, c.not_found, c.empty, c.failed, c.queued,
-    c.never_asked, c.ineligible, c.percent
+    c.never_asked, c.ineligible, c.percent, c.failed_by_cause
 FROM @extschema@.enrichment_coverage_by('sensor') AS c;
 
 COMMENT ON FUNCTION @extschema@.enrich_is_empty(jsonb) IS
@@ -278,7 +281,8 @@ BEGIN
             ('empty', 'What is cached holds nothing.'), ('failed', 'No answer, and the last attempt failed.'),
             ('queued', 'Waiting for the first attempt, or in it.'), ('never_asked', 'Neither answered nor requested.'),
             ('ineligible', 'Left out by the source''s condition, without a key, with a value that is none, or one that is never sent anywhere.'),
-            ('percent', 'answered of eligible, rounded down. NULL: no row is eligible.')) AS v (name, says)
+            ('percent', 'answered of eligible, rounded down. NULL: no row is eligible.'),
+            ('failed_by_cause', 'Object of causes and rows: how failed is made up.')) AS v (name, says)
         LOOP
             EXECUTE pg_catalog.format('COMMENT ON COLUMN @extschema@.%I.%I IS %L', view, described.name, described.says);
         END LOOP;

@@ -174,6 +174,9 @@ BEGIN
             FOR service, affected, of, example IN EXECUTE format('SELECT $1, (count(*) FILTER (WHERE r.empty) * %1$s)::bigint, (count(*) * %1$s)::bigint, min(r.raw) FILTER (WHERE r.empty)
                 FROM (SELECT %2$s AS raw, coalesce(CASE WHEN t.%3$I IS NOT NULL AND t.%3$I::text LIKE ''%%"%4$s"%%'' OR btrim(t.%3$I::text) = ''{}'' THEN (
                         SELECT j.v = ''{}'' OR (jsonb_typeof(j.v) = ''object'' AND j.v ? $1 AND @extschema@.enrich_is_empty(j.v -> $1))
+                            -- as the loader nests them: session, address, service
+                            OR (jsonb_typeof(j.v #> ARRAY[''session'', %2$s]) = ''object'' AND (j.v #> ARRAY[''session'', %2$s]) ? $1
+                                AND @extschema@.enrich_is_empty(j.v #> ARRAY[''session'', %2$s, $1]))
                         FROM (SELECT %5$s AS v) j) END, false) AS empty FROM %6$s) r
                 WHERE r.raw IS NULL OR NOT EXISTS (SELECT FROM @extschema@.enrichment_indicator i JOIN @extschema@.enrichment_cache c
                         ON c.service = $1 AND c.cache_key = i.cache_key AND c.response_status IN (''success'', ''not_found'')

@@ -218,23 +218,22 @@ fn wait_quiet_but_for_the_queue(base: &Base) {
 fn values_of_other_clients_that_hold_nothing_are_told() {
     let base = base("hollow");
     base.run(SESSIONS);
+    // at the top and as the loader nests them, and Spur's eighteen texts
     base.run(
         r#"UPDATE session_summaries SET enrichment = CASE right(session_id, 1) WHEN '0' THEN '{}' WHEN '1' THEN '{"dshield": null}'
-            WHEN '2' THEN '{"dshield": {"ip": {"asname": "", "ascountry": ""}}, "urlhaus": ""}' ELSE '{"password_stats": {"n": 1}}' END::json"#,
+            WHEN '2' THEN '{"dshield": {"ip": {"asname": "", "ascountry": ""}}, "urlhaus": ""}'
+            WHEN '3' THEN format('{"session": {"%s": {"dshield": null, "urlhaus": "a,b"}}}', source_ip)
+            WHEN '4' THEN format('{"spur": %s}', to_json(array_fill(''::text, ARRAY[18])))
+            WHEN '5' THEN '{"session": {"8.8.99.99": {"dshield": null}}}'
+            ELSE '{"password_stats": {"n": 1}}' END::json"#,
     );
-    base.run("SELECT enrich_attach('session_summaries', 'source_ip', '{dshield,urlhaus}', 'enrichment')");
+    base.run("SELECT enrich_attach('session_summaries', 'source_ip', '{dshield,urlhaus,spur}', 'enrichment')");
     wait_quiet_but_for_the_queue(&base);
     let found = diagnosis(&base);
-    assert_eq!(
-        (found["empty_values dshield"].1, found["empty_values dshield"].2.as_str()),
-        (Some(300), "0.3"),
-        "{found:#?}"
-    );
-    assert_eq!(
-        (found["empty_values urlhaus"].1, found["empty_values urlhaus"].2.as_str()),
-        (Some(200), "0.2"),
-        "{found:#?}"
-    );
+    for (service, rows, share) in [("dshield", 400, "0.4"), ("urlhaus", 200, "0.2"), ("spur", 200, "0.2")] {
+        let (_, affected, found_share, ..) = &found[&format!("empty_values {service}")];
+        assert_eq!((*affected, found_share.as_str()), (Some(rows), share), "{service}: {found:#?}");
+    }
 }
 
 #[test]

@@ -281,7 +281,7 @@ fn a_payload_of_another_type_is_an_error_and_no_crash() {
 /// Citus lists its tables in pg_dist_partition, and its planner hook finds the rows that are elsewhere: so each look-up has to
 /// be planned, which shows here by the sequential scan that a plan takes when indexes are not allowed.
 #[test]
-fn a_distributed_cache_is_looked_up_in_by_a_plan() {
+fn a_distributed_cache_and_one_of_another_access_method_are_looked_up_in_by_a_plan() {
     let reads = Reads::filled("ddl_distributed");
     let (mut mine, mut other) = (Looker::new(&reads), Looker::new(&reads));
     let whole = mine.look("the cache");
@@ -322,4 +322,13 @@ fn a_distributed_cache_is_looked_up_in_by_a_plan() {
     );
     assert!(!planned(&mut mine.client) && !planned(&mut other.client));
     assert_eq!((mine.look("the cache again"), other.look("the cache again")), (whole, whole));
+    run(
+        &mut mine.client,
+        "CREATE ACCESS METHOD another_heap TYPE TABLE HANDLER heap_tableam_handler;
+        ALTER TABLE enrichment_cache SET ACCESS METHOD another_heap",
+    );
+    assert!(planned(&mut mine.client) && planned(&mut other.client));
+    assert_eq!((mine.look("another access method"), other.look("another access method")), (whole, whole));
+    run(&mut mine.client, "ALTER TABLE enrichment_cache SET ACCESS METHOD heap; DROP ACCESS METHOD another_heap");
+    assert!(!planned(&mut mine.client) && !planned(&mut other.client));
 }
