@@ -99,6 +99,30 @@ fn refresh_of_n_sessions_asks_for_the_newest_n_and_waits_for_no_more() {
 }
 
 #[test]
+fn refresh_of_n_files_or_passwords_asks_for_the_newest_n_of_these() {
+    let base = base("newest_kinds");
+    base.run(
+        "UPDATE enrichment_service SET enabled = false;
+        CREATE TABLE files (id int, shasum varchar(64), vt_positives int, enrichment_status varchar(32) DEFAULT 'pending', first_seen timestamptz);
+        INSERT INTO files SELECT i, encode(sha256(i::text::bytea), 'hex'), NULL, 'pending', timestamptz '2026-01-01' + i * interval '1 hour' FROM generate_series(1, 30) i;
+        CREATE TABLE password_tracking (id int, password_text text, breached bool, breach_prevalence int, last_hibp_check timestamptz, last_seen timestamptz);
+        INSERT INTO password_tracking SELECT i, 'word ' || i, NULL, NULL, NULL, timestamptz '2026-01-01' + i * interval '1 hour' FROM generate_series(1, 30) i;
+        SELECT enrich_attach('files', 'shasum', '{virustotal}'), enrich_attach('password_tracking', 'password_text', '{hibp}')",
+    );
+    wait_quiet(&base);
+    base.run("UPDATE enrichment_service SET enabled = true, limits = '[{\"max\": 2, \"per\": \"second\"}]' WHERE name IN ('virustotal', 'hibp')");
+    base.run("CALL enrich_refresh(sessions => NULL, files => 3, passwords => NULL)");
+    let files = "SELECT string_agg(id::text, ' ' ORDER BY id) FROM files WHERE enrichment_status <> 'pending'";
+    assert_eq!(base.one::<String>(files), "28 29 30");
+    assert_eq!((base.asked("virustotal"), base.asked("hibp")), (3, 0));
+    base.run("CALL enrich_refresh(sessions => NULL, files => NULL, passwords => 4)");
+    let passwords =
+        "SELECT string_agg(id::text, ' ' ORDER BY id) FROM password_tracking WHERE last_hibp_check IS NOT NULL";
+    assert_eq!(base.one::<String>(passwords), "27 28 29 30");
+    assert_eq!((base.asked("virustotal"), base.asked("hibp")), (3, 4));
+}
+
+#[test]
 fn the_newest_n_come_before_what_waits_already_and_end_the_refresh() {
     let base = base("first");
     let addresses: Vec<String> = (1..=120).map(address).collect();

@@ -107,6 +107,33 @@ fn a_downloaded_corpus_answers_without_a_call() {
     assert_eq!(base.asked("hibp"), 0, "HIBP was asked");
 }
 
+/// HIBP is there to be asked, and nothing of what was loaded is asked for.
+#[test]
+fn with_a_corpus_no_call_is_made() {
+    let base = base("offline");
+    let place = Place::new("offline");
+    insert(&base, &["password", "surely novel"]);
+    let mut ranges: Vec<String> = ["password", "surely novel"].map(|word| sha1_hex(word)[..5].to_string()).into();
+    ranges.extend(["00010".to_string(), "FFFFF".to_string()]);
+    ranges.sort();
+    let rows = |prefix: &String| {
+        let prefix = prefix.clone();
+        rows_of(&prefix, "password", 77).into_iter().map(move |(suffix, count)| format!("{prefix}{suffix}:{count}\n"))
+    };
+    let file = place.path("corpus.txt");
+    write(&file, &ranges.iter().flat_map(rows).collect::<String>());
+    base.run(&format!("CALL enrich_hibp_load('{}')", file.display()));
+    base.run(ATTACH);
+    base.run("CALL enrich_refresh()");
+    assert_eq!(shown(&base), "1:true:77 2:false:0");
+    assert_eq!(base.one::<i64>("SELECT count(*) FROM enrichment_queue"), 0);
+    assert_eq!(base.asked("hibp"), 0, "HIBP was asked");
+    // it would have been: a prefix that was not loaded is
+    base.run("INSERT INTO password_tracking (id, password_text) VALUES (3, 'in no range')");
+    base.wait_for("SELECT count(last_hibp_check) FROM password_tracking WHERE id = 3", 1i64);
+    assert_eq!(base.asked("hibp"), 1);
+}
+
 #[test]
 fn a_load_that_was_cancelled_goes_on_where_it_ended() {
     let base = base("resumed");

@@ -73,3 +73,23 @@ fn readers_of_cowrieprocessor_find_its_shapes_in_json() {
 fn readers_of_cowrieprocessor_find_its_shapes_in_jsonb() {
     has_the_shape("shape_jsonb", "jsonb");
 }
+
+/// `vt_flagged` of a table whose own key is a file's: only an answer that says something of it changes it.
+#[test]
+fn a_raw_column_of_files_has_its_flag_from_virustotals_numbers() {
+    let base = Base::new("sources", "raw_files");
+    base.run(
+        r#"UPDATE enrichment_service SET enabled = false;
+        CREATE TABLE droppers (id int, shasum text, answers jsonb, vt_flagged boolean);
+        INSERT INTO droppers SELECT i, lpad(i::text, 64, '0'), NULL, CASE WHEN i > 3 THEN true END FROM generate_series(1, 5) i;
+        SELECT enrich_store('virustotal', lpad(i::text, 64, '0'), jsonb_build_object('data', jsonb_build_object('attributes',
+                CASE WHEN i IN (1, 4) THEN '{"last_analysis_stats": {"malicious": 0, "harmless": 60}}'
+                     WHEN i = 2 THEN '{"last_analysis_stats": {"malicious": 3, "harmless": 60}}'
+                     ELSE '{"type_description": "ELF"}' END::jsonb))) FROM generate_series(1, 5) i;
+        SELECT enrich_attach('droppers', 'shasum', '{virustotal}', 'answers', shape => 'raw', flag_columns => '{"vt_flagged": "virustotal"}')"#,
+    );
+    base.wait_for("SELECT count(*) FROM droppers WHERE answers IS NULL", 0i64);
+    wait_quiet(&base);
+    let flags = "SELECT string_agg(coalesce(vt_flagged::text, '-'), ' ' ORDER BY id) FROM droppers";
+    assert_eq!(base.one::<String>(flags), "false true - false true");
+}

@@ -104,6 +104,60 @@ fn a_second_refresh_writes_nothing() {
     assert_eq!(versions(), first);
     assert_eq!(base.sandbox.stats(), asked, "what is fresh was asked for again");
     assert_eq!(one::<i64>(&mut base.client(), "SELECT count(*) FROM enrichment_indicator WHERE dirty"), 0);
+    // also where every key is written once more
+    base.run("UPDATE enrichment_indicator SET dirty = true; SELECT enrich_wake()");
+    wait_quiet(&base);
+    assert_eq!(versions(), first, "rows were written again that had not changed");
+    // and where a key gets one more row, only that is
+    base.run(
+        "INSERT INTO session_summaries (session_id, source_ip, first_event_at) SELECT 'one more', source_ip, now() FROM session_summaries
+            WHERE enrichment IS NOT NULL GROUP BY source_ip ORDER BY count(*) DESC LIMIT 1",
+    );
+    base.wait_for(
+        "SELECT count(*) FROM session_summaries WHERE session_id = 'one more' AND enrichment IS NOT NULL",
+        1i64,
+    );
+    wait_quiet(&base);
+    let now = versions();
+    assert!(first.iter().all(|row| now.contains(row)), "older rows of the key were written again");
+    assert_eq!(now.len(), first.len() + 1);
+}
+
+#[test]
+fn a_raw_column_is_not_written_again_either() {
+    let base = Base::new("sources", "raw_again");
+    base.run("CREATE TABLE visits (ip text, answers jsonb, flagged boolean); INSERT INTO visits SELECT '8.8.0.' || i % 20 FROM generate_series(1, 60) i");
+    base.run("SELECT enrich_attach('visits', 'ip', '{dshield}', 'answers', shape => 'raw', flag_columns => '{\"flagged\": \"dshield\"}')");
+    base.wait_for("SELECT count(*) FROM visits WHERE answers IS NULL", 0i64);
+    wait_quiet(&base);
+    let versions = "SELECT string_agg(concat_ws(' ', ctid, xmin), ',' ORDER BY ctid) FROM visits";
+    let first = base.one::<String>(versions);
+    base.run("UPDATE enrichment_indicator SET dirty = true; SELECT enrich_wake()");
+    wait_quiet(&base);
+    assert_eq!(base.one::<String>(versions), first);
+}
+
+#[test]
+fn a_flag_column_and_a_column_of_an_expression_that_go_are_reported() {
+    let base = two_sources("altered", "visits");
+    base.run("CREATE TABLE events (payload jsonb, kind text, answers jsonb, flagged boolean)");
+    base.run("SELECT enrich_attach('events', NULL, '{dshield}', 'answers', key_expression => $$payload ->> 'ip'$$, eligible => $$kind = 'login'$$,
+        flag_columns => '{\"flagged\": \"dshield\"}')");
+    wait_quiet(&base);
+    base.run("ALTER TABLE events RENAME flagged TO suspicious");
+    base.wait_for(BROKEN, "source events: column \"flagged\" is gone".to_string());
+    base.run("ALTER TABLE events RENAME suspicious TO flagged");
+    base.wait_for(BROKEN, String::new());
+    base.run("ALTER TABLE events RENAME kind TO sort");
+    base.wait_for(&format!("SELECT ({BROKEN}) LIKE 'source events: %kind%'"), true);
+    others_go_on(&base);
+    base.run("ALTER TABLE events RENAME sort TO kind");
+    base.wait_for(BROKEN, String::new());
+    let key = base.known("dshield", 3)[2].clone();
+    base.run(&format!("INSERT INTO events (payload, kind) VALUES ('{{\"ip\": \"{key}\"}}', 'login')"));
+    base.wait_for("SELECT count(*) FROM events WHERE answers ? 'dshield'", 1i64);
+    base.run("ALTER TABLE visits ALTER ip TYPE bytea USING ip::bytea");
+    base.wait_for(BROKEN, "source visits: column \"ip\" is now of type bytea".to_string());
 }
 
 #[test]

@@ -70,3 +70,32 @@ fn failure_17_a_back_fill_of_ssh_keys_that_runs_twice_doubles_nothing() {
         format!("ls ; echo {KEY} > x")
     );
 }
+
+/// Each way in which a key is planted, as it is told and as it is linked.
+#[test]
+fn the_way_a_key_was_planted_is_told_and_linked() {
+    let base = Base::new("upstream", "planted_keys");
+    let mut client = base.client();
+    honeypot::create_tables(&mut client, &Shape::default()).expect("tables");
+    let encoded: String =
+        one(&mut client, &format!("SELECT replace(encode('{KEY} b64'::bytea, 'base64'), E'\\n', '')"));
+    let ways = [
+        ("direct", format!("echo \"{KEY} plain\" >> ~/.ssh/authorized_keys"), "~/.ssh/authorized_keys"),
+        ("heredoc", format!("cat << EOF >> /root/.ssh/authorized_keys\n{KEY} here\nEOF"), "/root/.ssh/authorized_keys"),
+        ("base64", format!("echo {encoded} | base64 -d > /tmp/authorized_keys"), "/tmp/authorized_keys"),
+    ];
+    for (n, (method, command, target)) in ways.iter().enumerate() {
+        let told = "SELECT concat_ws(' ', key_type, bits, method, target_path, fingerprint) FROM enrich_ssh_keys($1)";
+        let row = client.query_one(told, &[command]).unwrap_or_else(|why| panic!("{method}: {why}"));
+        let expected = format!("ssh-ed25519 256 {method} {target} gh8tdxRCjzpUKU08NAU5mt5k/U4CuvnhdBj+ZaxiCik");
+        assert_eq!(row.get::<_, &str>(0), expected);
+        let event = "INSERT INTO raw_events (session_id, event_type, event_timestamp, payload)
+            VALUES ($1, 'cowrie.command.input', now(), json_build_object('input', $2::text, 'src_ip', '8.8.4.4'))";
+        client.execute(event, &[&format!("w{n}"), command]).expect("an event");
+    }
+    run(&mut client, "CALL enrich_ssh_backfill()");
+    let linked =
+        "SELECT string_agg(concat_ws(' ', l.session_id, l.injection_method, l.source_ip), ', ' ORDER BY l.session_id)
+        FROM session_ssh_keys l JOIN ssh_key_intelligence k ON k.id = l.ssh_key_id WHERE k.key_bits = 256";
+    assert_eq!(one::<String>(&mut client, linked), "w0 direct 8.8.4.4, w1 heredoc 8.8.4.4, w2 base64 8.8.4.4");
+}
