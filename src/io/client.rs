@@ -79,7 +79,10 @@ impl Client {
             let message = "this system has no certificate authorities; name a CA file".to_owned();
             return Err(Refused { kind: TransportKind::Tls, message });
         }
-        let explain = |error| failure::explain(error, &host, timeout_ms, max_bytes);
+        let explain = |error| {
+            let proxy = self.proxy.as_ref().map(|proxy| format!("{}:{}", proxy.host(), proxy.port()));
+            failure::explain(error, &host, proxy.as_deref(), timeout_ms, max_bytes)
+        };
         let response = self.send(request, uri, timeout_ms)?.map_err(explain)?;
         let status = response.status().as_u16();
         let headers = response.headers();

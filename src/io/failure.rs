@@ -8,18 +8,22 @@ use super::egress::Refused;
 use crate::core::classify::TransportKind;
 use crate::core::redact::message_safe;
 
-/// Names the failure of a call to `host`.
-pub(super) fn explain(error: Error, host: &str, timeout_ms: u32, max_bytes: u64) -> Refused {
+/// Names the failure of a call to `host`. `proxy`: by which it was to be made, without a user and a password.
+pub(super) fn explain(error: Error, host: &str, proxy: Option<&str>, timeout_ms: u32, max_bytes: u64) -> Refused {
     let (kind, message) = match error {
         Error::Timeout(_) => (TransportKind::Timeout, no_answer(host, timeout_ms)),
-        Error::HostNotFound => (TransportKind::Dns, format!("the host name {host} has no address")),
-        Error::Io(e) => return of_io(&e, host, timeout_ms),
+        // behind a proxy it looks the name up
+        Error::HostNotFound => match proxy {
+            Some(proxy) => (TransportKind::Connect, format!("the name of the proxy {proxy} has no address")),
+            None => (TransportKind::Dns, format!("the host name {host} has no address")),
+        },
+        Error::Io(e) => return of_io(&e, host, proxy, timeout_ms),
         Error::Other(e) => match e.downcast::<Refused>() {
             Ok(refused) => return *refused,
             Err(e) => (TransportKind::Protocol, e.to_string()),
         },
-        Error::ConnectionFailed => (TransportKind::Connect, format!("no connection to {host}")),
-        Error::ConnectProxyFailed(why) => (TransportKind::Connect, format!("no connection through the proxy: {why}")),
+        Error::ConnectionFailed => (TransportKind::Connect, no_connection(host, proxy)),
+        Error::ConnectProxyFailed(why) => (TransportKind::Connect, format!("{}: {why}", no_connection(host, proxy))),
         Error::BodyExceedsLimit(_) => (TransportKind::TooLarge, too_large(max_bytes)),
         Error::LargeResponseHeader(..) => (TransportKind::TooLarge, "the header of the answer is too large".into()),
         Error::RedirectFailed | Error::TooManyRedirects => {
@@ -29,7 +33,7 @@ pub(super) fn explain(error: Error, host: &str, timeout_ms: u32, max_bytes: u64)
         Error::Tls(why) => (TransportKind::Tls, tls(host, why)),
         Error::Rustls(why) => (TransportKind::Tls, tls(host, &why.to_string())),
         Error::TlsRequired => (TransportKind::Tls, tls(host, "the connection is not encrypted")),
-        Error::Decompress(_, e) if broke_off(e.kind()) => return of_io(&e, host, timeout_ms),
+        Error::Decompress(_, e) if broke_off(e.kind()) => return of_io(&e, host, proxy, timeout_ms),
         Error::Decompress(..) => (TransportKind::Protocol, "the answer does not decompress".into()),
         Error::Protocol(why) => (TransportKind::Protocol, format!("{host} does not follow HTTP: {why}")),
         // these may repeat the URL
@@ -44,15 +48,22 @@ pub(super) fn too_large(max_bytes: u64) -> String {
     format!("the answer is larger than {max_bytes} bytes")
 }
 
-fn of_io(error: &std::io::Error, host: &str, timeout_ms: u32) -> Refused {
+fn of_io(error: &std::io::Error, host: &str, proxy: Option<&str>, timeout_ms: u32) -> Refused {
     let (kind, message) = match error.kind() {
         ErrorKind::TimedOut | ErrorKind::WouldBlock => (TransportKind::Timeout, no_answer(host, timeout_ms)),
         kind if broke_off(kind) => (TransportKind::Reset, format!("{host} closed the connection before its answer")),
         // how rustls passes a bad certificate or a bad handshake on
         ErrorKind::InvalidData => (TransportKind::Tls, tls(host, &error.to_string())),
-        _ => (TransportKind::Connect, format!("no connection to {host}: {error}")),
+        _ => (TransportKind::Connect, format!("{}: {error}", no_connection(host, proxy))),
     };
     Refused { kind, message: message_safe(&message, &[]) }
+}
+
+fn no_connection(host: &str, proxy: Option<&str>) -> String {
+    match proxy {
+        Some(proxy) => format!("no connection to {host} through the proxy {proxy}"),
+        None => format!("no connection to {host}"),
+    }
 }
 
 fn broke_off(kind: ErrorKind) -> bool {
@@ -95,7 +106,7 @@ mod tests {
     use std::io;
 
     fn kind_of(error: Error) -> TransportKind {
-        explain(error, "h.example", 1000, 10).kind
+        explain(error, "h.example", None, 1000, 10).kind
     }
 
     #[test]
@@ -115,10 +126,25 @@ mod tests {
     }
 
     #[test]
+    fn what_does_not_come_through_a_proxy_names_it() {
+        let refused = || Error::Io(ErrorKind::ConnectionRefused.into());
+        for (error, kind) in [
+            (refused(), TransportKind::Connect),
+            (Error::ConnectionFailed, TransportKind::Connect),
+            (Error::HostNotFound, TransportKind::Connect),
+            (Error::ConnectProxyFailed("407".into()), TransportKind::Connect),
+        ] {
+            let told = explain(error, "h.example", Some("p.example:3128"), 1000, 10);
+            assert!(told.kind == kind && told.message.contains("the proxy p.example:3128"), "{}", told.message);
+        }
+        assert!(!explain(refused(), "h.example", None, 1000, 10).message.contains("proxy"));
+    }
+
+    #[test]
     fn no_message_repeats_the_url() {
         let url = "http://h.example/?key=hunter2";
         for error in [Error::RequireHttpsOnly(url.into()), Error::BadUri(url.into())] {
-            let message = explain(error, "h.example", 1000, 10).message;
+            let message = explain(error, "h.example", None, 1000, 10).message;
             assert!(!message.contains("hunter2"), "{message}");
         }
     }

@@ -114,6 +114,26 @@ fn the_step_that_fails_is_named_whatever_it_is() {
 }
 
 #[test]
+fn a_limit_of_the_provider_is_told_in_words() {
+    let base = Base::new("trial", "trial_limited");
+    let mut client = base.client();
+    let used_up = serde_json::json!({"service": "virustotal", "kind": "body", "status": 429, "body": r#"{"error": {"code": "QuotaExceededError"}}"#});
+    base.sandbox.fault(used_up);
+    base.sandbox.fault(serde_json::json!({"service": "dshield", "kind": "429_plain"}));
+    base.sandbox.fault(serde_json::json!({"service": "hibp", "kind": "status", "status": 503}));
+    for (service, words, advice) in [
+        ("virustotal", "the provider says that the balance is used up", "buy more"),
+        ("dshield", "the provider asks to wait", "Lower the limits of the service"),
+        ("hibp", "HTTP 503", ""),
+    ] {
+        let steps = test(&mut client, service);
+        let (step, _, detail, hint) = failing(&steps);
+        assert!(step == "outcome" && detail.contains(words), "{service}: {steps:?}");
+        assert!(hint.as_ref().is_some_and(|hint| hint.contains(advice)), "{service}: {steps:?}");
+    }
+}
+
+#[test]
 fn a_test_ends_with_its_time_or_a_cancel_and_gives_its_place_back() {
     let base = Base::new("trial", "trial_time");
     let mut client = base.client();

@@ -82,6 +82,7 @@ fn own(service: &str) -> Vec<Case> {
         case("wait_unsaid", json!({"kind": "429_plain"}), "rate_limited", cause, wait(pause.clone())),
     ];
     let refused = || Paused("unauthorized", HOUR);
+    // its lines are no JSON, in which a rule could look
     if service != "hibp" {
         // a rule of the user's own: these providers say so nowhere in their documents
         let limited = body(200, r#"{"query_status": "rate_limited"}"#);
@@ -130,6 +131,7 @@ fn own(service: &str) -> Vec<Case> {
             case("bad_address", body(200, r#"{"error": "bad IP address"}"#), "error", "http_2xx", Dead),
             case("other_error", body(200, r#"{"error": "database down"}"#), "error", "http_2xx", Again),
             case("gone", body(404, "{}"), "not_found", "http_4xx", Gone),
+            case("refused", body(401, "{}"), "unauthorized", "http_401", refused()),
             case("cut_off", json!({"kind": "truncated_json"}), "invalid", "malformed", Again),
         ],
         "urlhaus" => vec![
@@ -145,6 +147,7 @@ fn own(service: &str) -> Vec<Case> {
             case("unknown", body(200, r#"{"query_status": "no_results"}"#), "not_found", "http_2xx", Gone),
             case("refused", body(200, r#"{"query_status": "invalid_host"}"#), "error", "http_2xx", Dead),
             case("unheard_of", body(200, r#"{"query_status": "maintenance"}"#), "error", "http_2xx", Again),
+            case("missing", body(404, "{}"), "not_found", "http_4xx", Gone),
             case("cut_off", json!({"kind": "truncated_json"}), "invalid", "malformed", Again),
         ],
         "spur" => vec![
@@ -159,6 +162,7 @@ fn own(service: &str) -> Vec<Case> {
             case("ban", body(409, "{}"), "rate_limited", cause, wait(pause)),
             case("missing", body(404, "not there"), "error", "http_4xx", Again),
             case("refused", body(401, "{}"), "unauthorized", "http_401", refused()),
+            case("forbidden", body(403, "{}"), "unauthorized", "http_403", refused()),
             case(
                 "cut_off",
                 body(200, "0018A45C4D1DEF81644B54AB7F969B88D65:1\r\n00D4F6E8FA6"),
@@ -209,8 +213,9 @@ type Seen = (String, String, After, Option<i64>, f64);
 fn seen(base: &Base) -> BTreeMap<String, Seen> {
     let sql = "SELECT s.service, s.outcome, s.cause, q.state, q.attempts, l.cause, l.reason,
             round(extract(epoch FROM l.paused_until - q.last_attempt_at))::bigint,
-            extract(epoch FROM c.expires_at - c.fetched_at)::float8, s.attempts, q.last_outcome, q.last_error
+            extract(epoch FROM c.expires_at - c.fetched_at)::float8, s.attempts, q.last_outcome, q.last_error, r.secret_name
         FROM enrichment_attempt_stats s
+        JOIN enrichment_service r ON r.name = s.service
         LEFT JOIN enrichment_queue q ON q.service = s.service
         LEFT JOIN enrichment_lane l ON l.service = s.service AND l.paused_until > now()
         LEFT JOIN enrichment_cache c ON c.service = s.service";
@@ -234,6 +239,9 @@ fn seen(base: &Base) -> BTreeMap<String, Seen> {
             let error: String = row.get(11);
             let reason: String = row.get::<_, Option<String>>(6).unwrap_or_default();
             assert!(!error.is_empty(), "{service}");
+            if let Some(secret) = row.get::<_, Option<String>>(12).filter(|_| outcome == "unauthorized") {
+                assert!(reason.contains(&format!("the secret {secret} comes from ")), "{service}: {reason}");
+            }
             assert!(!format!("{error} {reason}").contains("sandbox-"), "{service}: a secret in {error} or {reason}");
         }
         seen.insert(service, (outcome, cause, after, pause, row.get::<_, Option<f64>>(8).unwrap_or(0.0)));

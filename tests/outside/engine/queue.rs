@@ -189,3 +189,20 @@ fn what_a_session_waits_for_goes_before_any_backlog() {
     let called = call(&base, "ABCDE");
     assert!(called <= Some(before + 20), "{called:?} calls before it, {before} of them before it was wanted");
 }
+
+#[test]
+fn the_calls_under_way_are_shown_while_they_are() {
+    let base = base("under_way");
+    base.sandbox.fault(json!({"service": "dshield", "kind": "hang"}));
+    base.run(&format!("SELECT enrich_request_many('dshield', {})", addresses(1, 3)));
+    let shown = format!(
+        "SELECT in_flight || ' ' || state || ' ' || (pid = {}) FROM enrichment_worker WHERE database = '{}'",
+        base.worker(),
+        base.name
+    );
+    base.wait_for(&shown, "3 serving true".to_string());
+    base.run("UPDATE enrichment_service SET enabled = false WHERE name = 'dshield'");
+    base.run(&format!("SELECT pg_terminate_backend({})", base.worker()));
+    let shown = format!("SELECT in_flight || ' ' || state FROM enrichment_worker WHERE database = '{}'", base.name);
+    base.wait_for(&shown, "0 serving".to_string());
+}

@@ -135,8 +135,32 @@ fn a_worker_fetches_over_https_through_a_proxy_that_sees_the_host_only_and_trust
     for head in &told {
         assert!(head.starts_with("CONNECT api.") && !head.contains("hunter2") && !head.contains("8.8."), "{told:?}");
     }
+    // enrich_test tells of the proxy in words: one that works, a certificate behind it, one that is not there
+    let tested = |service: &str| -> Vec<(String, Option<bool>, String)> {
+        let rows = base.client().query("SELECT step, ok, detail FROM enrich_test($1)", &[&service]);
+        let rows = rows.unwrap_or_else(|why| panic!("{}", support::said(&why)));
+        rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect()
+    };
+    let says = |steps: &[(String, Option<bool>, String)], step: &str, ok: bool, words: &str| {
+        let told = steps.iter().find(|told| told.0 == step);
+        assert!(told.is_some_and(|told| told.1 == Some(ok) && told.2.contains(words)), "{step}: {steps:?}");
+    };
+    let steps = tested("dshield");
+    says(&steps, "dns", true, "the proxy resolves names");
+    says(&steps, "connection", true, "connected through the proxy");
+    says(&steps, "tls", true, "the certificate is trusted");
+    says(&tested("spur"), "tls", false, "no authority that is trusted here");
     let log = base.cluster.log();
     assert!(!log.contains("hunter2") && !log.contains("pr0xy-pw"), "a secret in the log");
+    // without a password: the server itself writes what a reload has changed into its log
+    base.cluster.set("enrichment_cache.http_proxy", "http://127.0.0.1:1");
+    testbed::wait_until("the worker to hear of the other proxy", support::SOON, || {
+        let steps = tested("dshield");
+        let fails = steps.iter().find(|step| step.1 == Some(false)).cloned();
+        Ok(fails.filter(|step| step.0 == "connection").map(|step| {
+            assert!(step.2.contains("through the proxy 127.0.0.1:1"), "{steps:?}");
+        }))
+    });
     let _ = fs::remove_file(&file);
     support::let_the_worker_look(&base);
 }
