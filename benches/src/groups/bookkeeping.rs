@@ -42,7 +42,12 @@ pub fn measure(bed: &mut Bed) -> Result<Findings> {
             let set = if there { format!("SET {SETTING} = {value}") } else { String::new() };
             statement(value, &set, &sql, rows).available(there)
         });
+        let before = counted(&mut session)?;
         let measured = in_turns(bed, what, &mut session, both.into())?;
+        let least = rows * bed.settings.rounds as u64;
+        if there && counted(&mut session)? - before < least as i64 {
+            return Err(format!("{what}: fewer than {least} look-ups were counted").into());
+        }
         findings.table(Table::of(&format!("{what}:"), "ns a row", &measured, &[("× off", "off")]));
         findings.target(Target::at_most(
             &format!("counting hits, {what}: time, × without"),
@@ -69,4 +74,9 @@ pub fn measure(bed: &mut Bed) -> Result<Findings> {
         measured.ratio("off", "on"),
     ));
     Ok(findings)
+}
+
+/// Look-ups that were counted in this database, written down or not.
+fn counted(session: &mut Session) -> Result<i64> {
+    session.one("SELECT sum(cache_hits + cache_misses)::bigint FROM enrichment_stat")
 }

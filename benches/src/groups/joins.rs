@@ -138,9 +138,8 @@ pub fn measure(bed: &mut Bed) -> Result<Findings> {
             1.15,
             measured.ratio("view", "hand-made table"),
         ));
-        if service == "dshield" {
-            findings.target(Target::holds("join of all sessions plans as a hash join", plan.join() == "Hash Join"));
-        }
+        let claim = format!("join of all {} with enrichment_{service} plans as a hash join", question.table);
+        findings.target(Target::holds(&claim, plan.join() == "Hash Join"));
     }
     findings.table(plans);
     Ok(findings)
