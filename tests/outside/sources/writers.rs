@@ -142,3 +142,22 @@ fn an_answer_that_comes_while_a_helper_writes_its_key_is_written_too() {
         FROM visits v JOIN enrichment_cache c ON c.cache_key = v.ip AND c.service = 'dshield'";
     assert!(base.one::<bool>(same), "a row has an earlier answer");
 }
+
+/// Two sources go through the rows of one table in orders of their own.
+#[test]
+fn two_sources_on_one_table_fill_it_and_wait_for_each_other_in_no_circle() {
+    let base = Base::new("sources", "crossing");
+    base.run(
+        r#"CREATE TABLE visits (id int PRIMARY KEY, client text, server text, of_client jsonb, of_server jsonb);
+        INSERT INTO visits SELECT i, '9.7.' || i % 50 || '.1', '9.8.' || i * 7 % 40 || '.1' FROM generate_series(1, 6000) i;
+        CREATE INDEX ON visits (client); CREATE INDEX ON visits (server);
+        UPDATE enrichment_service SET enabled = false;
+        SELECT enrich_store('dshield', '9.' || a || '.' || b || '.1', '{"ip": {"count": 1}}') FROM generate_series(7, 8) a, generate_series(0, 49) b;
+        SELECT enrich_attach('visits', 'client', '{dshield}', 'of_client', source_name => 'clients'),
+            enrich_attach('visits', 'server', '{dshield}', 'of_server', source_name => 'servers')"#,
+    );
+    base.wait_for("SELECT count(*) FROM visits WHERE of_client ? 'dshield' AND of_server ? 'dshield'", 6000i64);
+    wait_quiet(&base);
+    assert_eq!(base.one::<i64>("SELECT count(last_error) FROM enrichment_source"), 0);
+    assert_eq!(base.one::<i64>("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()"), 0);
+}

@@ -81,7 +81,11 @@ fn the_way_a_key_was_planted_is_told_and_linked() {
         one(&mut client, &format!("SELECT replace(encode('{KEY} b64'::bytea, 'base64'), E'\\n', '')"));
     let ways = [
         ("direct", format!("echo \"{KEY} plain\" >> ~/.ssh/authorized_keys"), "~/.ssh/authorized_keys"),
-        ("heredoc", format!("cat << EOF >> /root/.ssh/authorized_keys\n{KEY} here\nEOF"), "/root/.ssh/authorized_keys"),
+        (
+            "heredoc",
+            format!("cat << EOF >> /srv/a/.ssh/authorized_keys\n{KEY} here\nEOF"),
+            "/srv/a/.ssh/authorized_keys",
+        ),
         ("base64", format!("echo {encoded} | base64 -d > /tmp/authorized_keys"), "/tmp/authorized_keys"),
     ];
     for (n, (method, command, target)) in ways.iter().enumerate() {
