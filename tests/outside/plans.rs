@@ -82,17 +82,19 @@ fn what_is_read_in_the_order_of_an_index_is_never_sorted_and_what_has_a_key_is_f
 fn a_key_that_an_import_may_have_kept_something_for_is_looked_for_by_its_digests() {
     let base = Base::in_cluster(&Arc::new(own_cluster("unknown_keys")), "unknown_keys", &["--limits", "none"]);
     base.cluster.set("enrichment_cache.enabled", "off");
+    // by the session that is watched: another one's pages are counted when it ends, which may be later
+    let mut client = base.client();
     for (service, rows) in [("spur", 3_000), ("dshield", 40_000)] {
-        base.run(&format!(
+        let insert = format!(
             "INSERT INTO enrichment_orphan (service, digest, payload, response_status, fetched_at, expires_at)
              SELECT '{service}', sha256(n::text::bytea), jsonb_build_object('pad', repeat('x', 500)), 'success', now(), now() + interval '1 day'
              FROM generate_series(1, {rows}) n"
-        ));
+        );
+        run(&mut client, &insert);
         if service == "spur" {
-            base.run("ANALYZE enrichment_orphan");
+            run(&mut client, "ANALYZE enrichment_orphan");
         }
     }
-    let mut client = base.client();
     let pages = "SELECT heap_blks_read + heap_blks_hit FROM pg_statio_user_tables WHERE relname = 'enrichment_orphan'";
     for ask in ["SELECT enrich_get('dshield', '9.9.9.9')", "SELECT enrich_request('dshield', '9.9.9.10')"] {
         run(&mut client, "SELECT pg_stat_force_next_flush()");

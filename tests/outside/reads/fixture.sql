@@ -113,7 +113,8 @@ CROSS JOIN LATERAL (
             array_agg(c.payload) FILTER (WHERE c.expires_at > now() AND c.payload IS NOT NULL) AS rows
         FROM enrichment_cache c
         WHERE c.service = s.service
-          AND c.cache_key IN (SELECT v.cache_key FROM universe v WHERE v.service = s.service)
+          -- not by a join: there the planner trusts the unique index, and takes one of two rows that this snapshot sees
+          AND c.cache_key = ANY (ARRAY(SELECT v.cache_key FROM universe v WHERE v.service = s.service))
         GROUP BY c.cache_key) b USING (cache_key)) m;
 
 -- What plain SQL reads of a key, by an index, so that every pass over the whole table is one of ours. `anew` reads all of
