@@ -105,7 +105,8 @@ mod tests {
             holds(&format!(
                 "(SELECT bool_and(abs(extract(epoch FROM expires_at - fetched_at - interval '{ttl}'))
                     <= 0.05 * extract(epoch FROM interval '{ttl}'))
-                AND count(DISTINCT expires_at) > 30
+                AND count(DISTINCT expires_at) BETWEEN 40 AND 50
+                AND bool_and(mod(extract(epoch FROM expires_at - fetched_at)::numeric * 1000, extract(epoch FROM interval '{ttl}')) = 0)
                 AND max(expires_at) - min(expires_at) > 0.05 * interval '{ttl}'
                 FROM enrichment_cache WHERE service = '{service}' AND cache_key LIKE '9.2.3.%')"
             ));

@@ -119,7 +119,8 @@ END $$;
 -- What the rows themselves show, apart from what has become of their keys: empty values of other clients, zero characters,
 -- an address that stands in for a missing one, flags that were cleared, passwords called safe without an answer or breached by
 -- padding, days on which keys stopped coming.
-CREATE FUNCTION enrichment_look_at_rows(source text, OUT cause text, OUT service text, OUT affected bigint, OUT of bigint, OUT example text, OUT since date)
+CREATE FUNCTION enrichment_look_at_rows(source text, OUT cause text, OUT service text, OUT affected bigint, OUT of bigint, OUT example text, OUT since date,
+    OUT flag text)
 RETURNS SETOF record LANGUAGE plpgsql STABLE SECURITY DEFINER ROWS 5 SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     known    @extschema@.enrichment_source;
@@ -133,7 +134,6 @@ DECLARE
     has      text[];
     holds    text;
     day      text;
-    flag     text;
 BEGIN
     SELECT s.* INTO known FROM @extschema@.enrichment_source s WHERE s.name = source;
     IF known.key_expression IS NULL AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = known.relation AND a.attname = known.key_column AND NOT a.attisdropped
@@ -236,6 +236,7 @@ BEGIN
             RETURN NEXT;
         END LOOP;
     END LOOP;
+    flag := NULL;
 
     IF known.shape = 'passwords' AND 'breached' = ANY (has) AND 'last_hibp_check' = ANY (has) THEN
         cause := 'unfounded_not_breached';
@@ -343,11 +344,9 @@ BEGIN
         FROM counted c JOIN state t ON t.service = c.service LEFT JOIN nobody n ON true),
     causes AS (SELECT j.service, j.cause, sum(j.rows) AS rows, min(j.shown) AS example FROM judged j WHERE j.cause IS NOT NULL GROUP BY j.service, j.cause),
     looked AS MATERIALIZED (
-        SELECT s.name AS source, s.last_error, s.relation, CASE WHEN s.key_expression IS NULL THEN s.key_column END AS key_column, f.flags, f.sets, l.*,
+        SELECT s.name AS source, s.last_error, s.relation, s.eligible, CASE WHEN s.key_expression IS NULL THEN s.key_column END AS key_column, l.*,
             CASE WHEN l.since IS NOT NULL OR has_table_privilege(coalesce(nullif(current_setting('role'), 'none'), session_user::text)::name, s.relation, 'SELECT') THEN l.example END AS shown
-        FROM @extschema@.enrichment_source s CROSS JOIN LATERAL @extschema@.enrichment_look_at_rows(s.name) l
-        CROSS JOIN LATERAL (SELECT string_agg(quote_ident(f.key), ', ' ORDER BY f.key) AS flags, string_agg(format('%I = true', f.key), ', ' ORDER BY f.key) AS sets
-            FROM jsonb_each_text(s.flag_columns) f WHERE f.value = l.service) f),
+        FROM @extschema@.enrichment_source s CROSS JOIN LATERAL @extschema@.enrichment_look_at_rows(s.name) l),
     findings AS (
         SELECT CASE WHEN c.cause IN ('empty_answer', 'expired', 'failing_keys', 'not_asked', 'service_disabled', 'fetching_off') THEN 'warning' ELSE 'error' END AS severity,
             c.cause, c.service, c.rows::bigint AS affected, round(c.rows / nullif(w.rows, 0), 4) AS share, c.example,
@@ -383,9 +382,10 @@ BEGIN
                 WHEN 'zero_character' THEN 'Casts of these values to jsonb fail. Read them with enrich_safe_jsonb(column::text), or make the column jsonb with it.'
                 WHEN 'unfounded_not_breached' THEN 'These passwords are called not breached, but no answer says so. Set breached to NULL or last_hibp_check to NULL and CALL enrich_refresh().'
                 WHEN 'unfounded_breached' THEN 'These passwords are called breached and were seen in no breach: a row of padding was taken for an answer. Set breached and last_hibp_check to NULL and CALL enrich_refresh().'
-                WHEN 'flag_cleared' THEN format('The answer finds fault, it was written into these rows of %s, and %s is not true: something has cleared it since. It is set again with the next new answer of the key.%s',
-                    l.source, l.flags, coalesce(format(' To set it now: UPDATE %s SET %s WHERE enrich_flagged(%L, enrich_get(%L, %I));',
-                        l.relation, l.sets, l.service, l.service, l.key_column), '')) END
+                WHEN 'flag_cleared' THEN format('The answer finds fault, it was written into these rows of %s, and %I is not true: something has cleared it since. It is set again with the next new answer of the key.%s',
+                    -- a key that an expression makes is for its owner to write down
+                    l.source, l.flag, CASE WHEN l.key_column IS NOT NULL THEN format(' To set it now: UPDATE %s SET %I = true WHERE %I IS NOT TRUE AND enrich_flagged(%L, enrich_get(%L, %I))%s;',
+                        l.relation, l.flag, l.flag, l.service, l.service, l.key_column, ' AND (' || l.eligible || ')') END) END
         FROM looked l
         UNION ALL
         SELECT 'error', 'wrong_json_path', p.service, w.answered::bigint, round(w.answered / nullif(w.rows, 0), 4), format('%s reads %s', p.reader, array_to_string(p.path, '.')),

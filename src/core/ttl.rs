@@ -59,6 +59,15 @@ mod tests {
         assert!((mean - 30 * DAY).abs() < DAY / 4, "{mean}");
     }
 
+    /// Where the index on expiry gets its new entries.
+    #[test]
+    fn lives_differ_in_steps_of_a_thousandth() {
+        let keys = (0..10_000).map(|i| cache_key_hash("dshield", &i.to_string()));
+        let lives: std::collections::BTreeSet<Micros> = keys.map(|key| jittered(7 * DAY, &key)).collect();
+        assert_eq!(lives.len(), 101);
+        assert!(lives.iter().all(|life| life % (7 * DAY / 1000) == 0), "{lives:?}");
+    }
+
     #[test]
     fn a_ttl_of_zero_expires_at_once() {
         assert_eq!(expires_at(77, 0, &[9; 16]), 77);

@@ -13,6 +13,7 @@ mod encoding;
 mod error;
 mod functions;
 mod gucs;
+mod heap;
 mod hooks;
 mod json;
 mod lone;

@@ -1,36 +1,56 @@
 //! Deleting rows of a table by their places, without a plan, a row lock before and a second look for each row: what the
 //! executor's DELETE does in the end, for a table on which a DELETE does nothing else (nodeModifyTable.c, ExecDelete).
 
+use crate::pg::heap;
 use pgrx::prelude::*;
 
 /// Where a row stands.
 pub type Place = pg_sys::ItemPointerData;
 
-/// Deletes the rows that a statement of this transaction has just seen at these places, but none that another transaction
-/// holds or has changed since. Returns how many went, or nothing for a table from which only SQL may delete. A read-only
-/// transaction is refused as SQL refuses it.
-pub fn delete(relation: pg_sys::Oid, places: &[Place]) -> Option<usize> {
-    // SAFETY: the relation is open and locked meanwhile, and the lock is kept until the transaction ends, as the
-    // executor keeps it. The snapshot is for values stored out of line, which go with their row.
-    unsafe {
-        pg_sys::PreventCommandIfReadOnly(c"DELETE".as_ptr());
-        let heap = pg_sys::try_relation_open(relation, pg_sys::RowExclusiveLock as i32);
-        if heap.is_null() {
-            return None;
-        }
-        let removed = if plain(heap) {
+/// A table, open and locked, from which rows are deleted so.
+pub struct Table(pg_sys::Relation);
+
+impl Table {
+    /// Nothing for a table from which only SQL may delete. A read-only transaction is refused as SQL refuses it.
+    pub fn open(relation: pg_sys::Oid) -> Option<Table> {
+        // SAFETY: the relation is locked as the executor locks it, and closed by `drop`, or with the transaction.
+        unsafe {
+            pg_sys::PreventCommandIfReadOnly(c"DELETE".as_ptr());
+            let heap = pg_sys::try_relation_open(relation, pg_sys::RowExclusiveLock as i32);
+            if heap.is_null() {
+                return None;
+            }
+            let table = Table(heap);
+            if !plain(heap) {
+                return None;
+            }
             pg_sys::CheckCmdReplicaIdentity(heap, pg_sys::CmdType::CMD_DELETE);
+            Some(table)
+        }
+    }
+
+    /// Deletes the rows that a statement of this transaction has seen at these places since the table was opened, but none that another
+    /// transaction holds or has changed since. Returns how many went.
+    pub fn delete(&self, places: &[Place]) -> usize {
+        // SAFETY: the relation is open and locked. The snapshot is for values stored out of line, which go with their row.
+        unsafe {
             pg_sys::PushActiveSnapshot(pg_sys::GetTransactionSnapshot());
             let command = pg_sys::GetCurrentCommandId(true);
-            let removed = places.iter().filter(|place| delete_one(heap, **place, command)).count();
+            let removed = places.iter().filter(|place| delete_one(self.0, **place, command)).count();
             pg_sys::PopActiveSnapshot();
             pg_sys::CommandCounterIncrement();
-            Some(removed)
-        } else {
-            None
-        };
-        pg_sys::relation_close(heap, pg_sys::NoLock as i32);
-        removed
+            removed
+        }
+    }
+}
+
+impl Drop for Table {
+    fn drop(&mut self) {
+        // after an error the transaction closes it; the lock stays until its end in any case
+        if !std::thread::panicking() {
+            // SAFETY: opened by `open`.
+            unsafe { pg_sys::relation_close(self.0, pg_sys::NoLock as i32) }
+        }
     }
 }
 
@@ -55,21 +75,15 @@ unsafe fn delete_one(heap: pg_sys::Relation, mut place: Place, command: pg_sys::
 /// # Safety
 /// The relation is open and locked.
 unsafe fn plain(heap: pg_sys::Relation) -> bool {
-    // SAFETY: an open relation has these; the hook is set while libraries are loaded.
+    // SAFETY: an open relation has these.
     unsafe {
-        let class = &*(*heap).rd_rel;
-        let audited = (&raw const pg_sys::ExecutorCheckPerms_hook).read().is_some();
         let allowed =
             pg_sys::pg_class_aclcheck((*heap).rd_id, pg_sys::GetUserId(), pg_sys::ACL_DELETE as pg_sys::AclMode);
-        class.relkind == pg_sys::RELKIND_RELATION as core::ffi::c_char
-            && class.relam == pg_sys::HEAP_TABLE_AM_OID
-            && !class.relrowsecurity
-            && !class.relhassubclass
-            && !class.relispartition
+        heap::stands_alone(heap)
             && (*heap).rd_rules.is_null()
             && !fires((*heap).trigdesc)
             && allowed == pg_sys::AclResult::ACLCHECK_OK
-            && !audited
+            && !heap::is_audited()
     }
 }
 

@@ -17,10 +17,9 @@ impl Pages {
     /// # Errors
     /// `NotInstalled` when the extension is gone.
     pub fn open() -> Result<Option<Self>, Error> {
-        let namespace = store::namespace()?;
+        let oid = store::table(c"enrichment_cache")?;
         // SAFETY: a table that is gone gives null; the relation is closed in drop, or by the abort after an error.
         unsafe {
-            let oid = pg_sys::get_relname_relid(c"enrichment_cache".as_ptr(), namespace);
             let heap = if oid == pg_sys::InvalidOid {
                 core::ptr::null_mut()
             } else {

@@ -17,7 +17,8 @@ fn base(name: &str, entries: u32) -> Base {
     base.run(&format!(
         "SELECT enrich_store_many('dshield', array_agg(key), array_agg(jsonb_build_object('ip', repeat('x', 500))))
             FROM (SELECT '9.' || g / 65536 || '.' || g / 256 % 256 || '.' || g % 256 AS key FROM generate_series(0, {entries} - 1) g) k;
-        CREATE TABLE asked AS SELECT cache_key AS key FROM enrichment_cache"
+        CREATE TABLE asked AS SELECT cache_key AS key FROM enrichment_cache;
+        CREATE TABLE moments AS SELECT clock_timestamp() AS began, NULL::timestamptz AS ended"
     ));
     base.run("VACUUM ANALYZE enrichment_cache");
     base
@@ -37,7 +38,6 @@ fn fold(base: &Base) {
 fn hits_and_misses_are_counted_exactly_and_written_down_by_the_worker() {
     let base = base("counted", 100);
     let mut client = base.client();
-    run(&mut client, "CREATE TABLE moments AS SELECT clock_timestamp() AS began, NULL::timestamptz AS ended");
     run(&mut client, "SELECT enrich_get('dshield', key) FROM asked, generate_series(1, 50)");
     run(&mut client, "SELECT enrich_get('dshield', '8.8.' || g || '.1') FROM generate_series(1, 30) g");
     // two that are known to be unknown: an answer from the cache too
@@ -67,7 +67,6 @@ const ACCESSED: &str =
 fn a_worker_that_goes_on_writes_down_hits_misses_and_when_rows_were_read() {
     let base = base("goes_on", 100);
     let mut client = base.client();
-    run(&mut client, "CREATE TABLE moments AS SELECT clock_timestamp() AS began, NULL::timestamptz AS ended");
     run(&mut client, "SELECT enrich_get('dshield', key) FROM asked");
     run(&mut client, "SELECT enrich_get('dshield', '8.8.' || g || '.1') FROM generate_series(1, 30) g");
     run(&mut client, "UPDATE moments SET ended = clock_timestamp()");

@@ -20,7 +20,7 @@ pub fn measure(bed: &mut Bed) -> Result<Findings> {
     let mut findings = Findings::default();
     findings.say(format!(
         "The same look-ups with `{SETTING}` on and off: over 100,000 rows with 1,000 keys, over all sessions, and one by one over the wire \
-         (pgbench, prepared, one client). The worker takes over what is counted while this runs; writing it into tables, every \
+         (pgbench, prepared, one client on the processor of its server process). The worker takes over what is counted while this runs; writing it into tables, every \
          `stats_interval`, is not part of it."
     ));
     if !there {

@@ -2,6 +2,7 @@
 //! PostgreSQL says that something about them changed.
 
 use crate::core::error::Error;
+use crate::pg::heap;
 use crate::pg::lone::{self, Lone};
 use crate::pg::store;
 use pgrx::prelude::*;
@@ -109,16 +110,14 @@ pub fn current() -> Result<Option<Target>, Error> {
     let known = match KNOWN.get() {
         Some(known) if !store::may_have_moved() => known,
         _ => {
-            let (found, lasting) = resolve(store::namespace()?)?;
+            let (found, lasting) = resolve()?;
             if lasting {
                 KNOWN.set(Some(found));
             }
             found
         }
     };
-    // SAFETY: a hook of the server, null when no module looks at permissions; it is set while libraries are loaded.
-    let audited = unsafe { (&raw const pg_sys::ExecutorCheckPerms_hook).read().is_some() };
-    Ok(known.filter(|target| !audited && may_read(target.heap)))
+    Ok(known.filter(|target| !heap::is_audited() && may_read(target.heap)))
 }
 
 /// Whether row security may keep rows of the table from this user.
@@ -129,10 +128,9 @@ pub fn hides_rows() -> Result<bool, Error> {
     if current()?.is_some() {
         return Ok(false);
     }
-    let namespace = store::namespace()?;
-    // SAFETY: catalogue look-ups; the relation is locked while it is looked at.
+    let oid = store::table(c"enrichment_cache")?;
+    // SAFETY: the relation is locked while it is looked at.
     unsafe {
-        let oid = pg_sys::get_relname_relid(c"enrichment_cache".as_ptr(), namespace);
         let heap = pg_sys::try_relation_open(oid, pg_sys::AccessShareLock as i32);
         if heap.is_null() {
             return Ok(true);
@@ -161,11 +159,11 @@ fn may_read(heap: pg_sys::Oid) -> bool {
 }
 
 /// What stands in the catalogue, and whether the finding lasts until the next invalidation.
-fn resolve(namespace: pg_sys::Oid) -> Result<(Option<Target>, bool), Error> {
+fn resolve() -> Result<(Option<Target>, bool), Error> {
+    let oid = store::table(c"enrichment_cache")?;
+    HEAP.set(oid);
     // SAFETY: catalogue look-ups; the relations are locked while they are looked at.
     unsafe {
-        let oid = pg_sys::get_relname_relid(c"enrichment_cache".as_ptr(), namespace);
-        HEAP.set(oid);
         if oid == pg_sys::InvalidOid {
             return Ok((None, false));
         }
@@ -174,11 +172,7 @@ fn resolve(namespace: pg_sys::Oid) -> Result<(Option<Target>, bool), Error> {
             return Ok((None, false));
         }
         let class = &*(*heap).rd_rel;
-        let plain = class.relkind == pg_sys::RELKIND_RELATION as core::ffi::c_char
-            && class.relam == pg_sys::HEAP_TABLE_AM_OID
-            && !class.relrowsecurity
-            && !class.relhassubclass
-            && !class.relispartition
+        let plain = heap::stands_alone(heap)
             // what is not replicated is not there on a standby, as SQL says
             && (class.relpersistence == pg_sys::RELPERSISTENCE_PERMANENT as core::ffi::c_char
                 || !pg_sys::RecoveryInProgress());

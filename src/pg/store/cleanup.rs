@@ -1,7 +1,7 @@
 //! Removing from the cache what is past its expiry and the grace of its service, in batches.
 
 use crate::core::error::Error;
-use crate::pg::removal::{self, Place};
+use crate::pg::removal::{Place, Table};
 use crate::pg::spi::{self, Arg, Mode, Statement};
 use crate::pg::store::migration::orphans;
 use crate::pg::store::{self, registry};
@@ -96,16 +96,13 @@ fn by_place(rows: i64, from: &mut CleanedTo) -> Result<Option<Batch>, Error> {
     if store::is_distributed(table)? {
         return Ok(None);
     }
+    let Some(table) = Table::open(table) else { return Ok(None) };
     let (mut places, mut last) = (Vec::new(), from.entries);
     spi::run(&OLD, &[Arg::of(rows), Arg::of(from.entries)], Mode::Write, |row| {
         places.extend(row.get::<Place>(1));
         last = row.get(2).unwrap_or(last);
     })?;
-    let removed = match places.is_empty() {
-        true => Some(0),
-        false => removal::delete(table, &places),
-    };
-    let (Some(removed), more) = (removed, places.len() as i64 == rows) else { return Ok(None) };
+    let (removed, more) = (table.delete(&places), places.len() as i64 == rows);
     if removed == 0 && more {
         return Ok(None);
     }

@@ -40,6 +40,14 @@ fn rows_of(prefix: &str, password: &str, count: u32) -> Vec<(String, u32)> {
     rows
 }
 
+/// 1,200 ranges of some 18 kB: more than one step reads.
+fn large_corpus() -> String {
+    (0..1200u32)
+        .map(|n| if n == 1199 { 0xFFFFF } else { n })
+        .flat_map(|n| rows_of("", "", 0).into_iter().map(move |(suffix, count)| format!("{n:05X}{suffix}:{count}\n")))
+        .collect()
+}
+
 fn write(path: &Path, text: &str) {
     std::fs::write(path, text).expect("a file");
 }
@@ -139,11 +147,7 @@ fn a_load_that_was_cancelled_goes_on_where_it_ended() {
     let base = base("resumed");
     let place = Place::new("resumed");
     let file = place.path("corpus.txt");
-    // 1,200 ranges of some 18 kB are more than one step reads
-    let text: String = (0..1200u32)
-        .map(|n| if n == 1199 { 0xFFFFF } else { n })
-        .flat_map(|n| rows_of("", "", 0).into_iter().map(move |(suffix, count)| format!("{n:05X}{suffix}:{count}\n")))
-        .collect();
+    let text = large_corpus();
     write(&file, &text);
     let mut client = base.client();
     let path = file.display();
@@ -172,11 +176,7 @@ fn a_load_can_be_cancelled_at_any_time_and_loses_nothing_that_was_committed() {
     let base = base("cancelled");
     let place = Place::new("cancelled");
     let file = place.path("corpus.txt");
-    let text: String = (0..1200u32)
-        .map(|n| if n == 1199 { 0xFFFFF } else { n })
-        .flat_map(|n| rows_of("", "", 0).into_iter().map(move |(suffix, count)| format!("{n:05X}{suffix}:{count}\n")))
-        .collect();
-    write(&file, &text);
+    write(&file, &large_corpus());
     // somebody holds one of the last ranges, so the load waits in the middle of a step
     let mut holder = base.client();
     run(&mut holder, "BEGIN; SELECT enrich_store('hibp', '004A0', jsonb_build_object(repeat('A', 35), 3))");
